@@ -1,0 +1,34 @@
+//! The contract between the runtime and its connectors.
+//!
+//! A record travels in one direction: the runtime decodes and validates it, an [`Encoder`] turns it
+//! into a row of a [`Batch`] in the wire format of the sink, and a [`Writer`] brings closed batches to
+//! the server. This crate holds the types that cross that border and no behaviour of either side: it
+//! knows neither Kafka nor YAML nor a server.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`document`] | a borrowed JSON document that keeps number literals |
+//! | [`schema`] | the columns that a JSON Schema describes |
+//! | [`record`] | one Kafka record as encoders see it |
+//! | [`batch`] | rows of one table in wire format, and where each came from |
+//! | [`sink`] | [`Sink`], [`Encoder`], [`Writer`], [`SinkError`] |
+//! | [`units`] | sizes, durations and secrets as users write them |
+
+#![forbid(unsafe_code)]
+
+pub mod batch;
+pub mod document;
+pub mod record;
+pub mod schema;
+pub mod sink;
+pub mod units;
+
+pub use batch::{Batch, RowSource};
+pub use document::{Document, Member, Number, Object};
+pub use record::{Header, Record, TopicPartition, Value};
+pub use schema::{Column, Columns, Kind, Mode, TableSchema, TimeUnit, TimestampSource};
+pub use sink::{
+    BadRecord, ConfigProblem, Encoded, Encoder, Protocol, RejectedRow, Sink, SinkError, SinkLimits,
+    TableCount, Writer,
+};
+pub use units::{ByteSize, HumanDuration, Secret};

@@ -1,0 +1,1 @@
+//! The BigQuery sink: batches of rows as insertAll requests

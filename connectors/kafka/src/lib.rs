@@ -1,0 +1,1 @@
+//! The Kafka source, the dead letter producer and topic administration

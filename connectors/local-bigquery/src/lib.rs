@@ -1,0 +1,1 @@
+//! A faithful local BigQuery for the embedded mode and for tests

@@ -1,0 +1,1 @@
+//! The stdout sink: one JSON document per line
