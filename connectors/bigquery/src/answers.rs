@@ -4,6 +4,8 @@
 //! `invalid`, nothing of the request was inserted and all other rows are `stopped`. Under other reasons the
 //! named rows were not inserted and the rest were.
 
+use std::fmt::Write as _;
+
 use gcp_bigquery_client::model::table_data_insert_all_response_insert_errors::TableDataInsertAllResponseInsertErrors;
 use txconnect_connector_api::BadRecord;
 
@@ -109,7 +111,7 @@ pub(crate) fn judge(errors: &[RowErrors], rows: usize) -> Verdict {
 fn bad_record(location: Option<&str>, message: &str) -> BadRecord {
     let mut text = "BigQuery refuses the row".to_owned();
     if let Some(location) = location.filter(|location| is_column_path(location)) {
-        text.push_str(&format!(" at the column `{location}`"));
+        let _ = write!(text, " at the column `{location}`");
     }
     if let Some(known) = KNOWN_MESSAGES.iter().find(|known| starts_with(message, known)) {
         text.push_str(": ");

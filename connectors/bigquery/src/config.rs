@@ -477,7 +477,8 @@ mod tests {
     proptest! {
         #[test]
         fn table_names_hold_only_what_bigquery_takes(topic in "[a-zA-Z0-9._ä{}-]{1,40}") {
-            prop_assert!(config(json!({})).table_name(&topic).chars().all(is_table_character));
+            let name = config(json!({})).table_name(&topic);
+            prop_assert!(name.chars().all(is_table_character), "{}", name);
         }
 
         #[test]

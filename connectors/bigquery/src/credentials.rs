@@ -159,7 +159,7 @@ async fn service_account(path: &Path, text: &[u8]) -> Result<Tokens, Credentials
         .build()
         .await
         .map_err(|_| CredentialsError::BadKey { path: path.to_owned() })?;
-    Ok(Tokens { tokens, from_metadata: false, had_one: Arc::default() })
+    Ok(Tokens { account: tokens, from_metadata: false, had_one: Arc::default() })
 }
 
 async fn any_file(path: &Path, text: &[u8]) -> Result<Tokens, CredentialsError> {
@@ -176,7 +176,7 @@ async fn any_file(path: &Path, text: &[u8]) -> Result<Tokens, CredentialsError> 
                 .build()
                 .await
                 .map_err(|_| CredentialsError::BadKey { path: path.to_owned() })?;
-            Ok(Tokens { tokens, from_metadata: false, had_one: Arc::default() })
+            Ok(Tokens { account: tokens, from_metadata: false, had_one: Arc::default() })
         }
         _ => Err(CredentialsError::Unsupported { path: path.to_owned() }),
     }
@@ -192,7 +192,7 @@ async fn metadata_server(host: Option<&str>) -> Result<Tokens, CredentialsError>
         ApplicationDefaultCredentialsTypes::ServiceAccount(builder) => builder.build().await,
     };
     let tokens = tokens.map_err(|_| no_metadata_server())?;
-    Ok(Tokens { tokens, from_metadata: true, had_one: Arc::default() })
+    Ok(Tokens { account: tokens, from_metadata: true, had_one: Arc::default() })
 }
 
 fn no_metadata_server() -> CredentialsError {
@@ -216,7 +216,7 @@ impl Authenticator for Anonymous {
 /// Tokens of an account, kept until they expire.
 #[derive(Clone)]
 struct Tokens {
-    tokens: DefaultAuthenticator,
+    account: DefaultAuthenticator,
     from_metadata: bool,
     had_one: Arc<AtomicBool>,
 }
@@ -224,7 +224,7 @@ struct Tokens {
 #[async_trait]
 impl Authenticator for Tokens {
     async fn access_token(&self) -> Result<String, BQError> {
-        let token = tokio::time::timeout(TOKEN_DEADLINE, self.tokens.token(&SCOPES))
+        let token = tokio::time::timeout(TOKEN_DEADLINE, self.account.token(&SCOPES))
             .await
             .unwrap_or(Err(yup_oauth2::Error::HttpClientError(SendError::Timeout)));
         match token {

@@ -164,7 +164,7 @@ impl InsertIds {
         }
         if name.len() + MAX_ID_TAIL > MAX_ID_CHARACTERS {
             let hash = Sha256::digest(name.as_bytes());
-            name = "sha256:".to_owned();
+            "sha256:".clone_into(&mut name);
             for byte in hash {
                 let _ = write!(name, "{byte:02x}");
             }

@@ -234,14 +234,13 @@ impl ValuePlan {
         match self {
             Self::Boolean => "a boolean",
             Self::Integer => "an integer",
-            Self::Float => "a number",
+            Self::Float | Self::Epoch(_) => "a number",
             Self::Numeric { .. } => "a number or a decimal in a string",
             Self::Text => "a string",
             Self::Bytes => "base64 in a string",
             Self::Date => "a date in a string",
             Self::Time => "a time of day in a string",
             Self::Rfc3339 => "an RFC 3339 time in a string",
-            Self::Epoch(_) => "a number",
             Self::Json => "any value",
             Self::Record(_) => "an object",
         }

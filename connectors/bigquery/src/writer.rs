@@ -79,19 +79,18 @@ impl BigQueryWriter {
         let doing = format!("inserting into the table `{}`", table.name);
         let all = batch.rows.len();
         let mut outcome = Outcome::default();
-        let mut to_send = vec![0..all];
+        let mut to_send = Vec::from([0..all]);
         while let Some(rows) = to_send.pop() {
             let sealed = if rows.len() == all { batch.sealed.take() } else { None };
-            let body = match sealed {
-                Some(body) => body,
-                None => {
-                    let bytes = &batch.bytes[batch.row_start(rows.start)..batch.rows[rows.end - 1].end];
-                    match request_body(bytes, self.shared.config.compression) {
-                        Ok(body) => body,
-                        Err(error) => {
-                            outcome.failure = Some(SinkError::transient(format!("{doing}: {error}")));
-                            break;
-                        }
+            let body = if let Some(body) = sealed {
+                body
+            } else {
+                let bytes = &batch.bytes[batch.row_start(rows.start)..batch.rows[rows.end - 1].end];
+                match request_body(bytes, self.shared.config.compression) {
+                    Ok(body) => body,
+                    Err(error) => {
+                        outcome.failure = Some(SinkError::transient(format!("{doing}: {error}")));
+                        break;
                     }
                 }
             };
