@@ -1,1 +1,2 @@
+//! The txconnect command.
 fn main() {}
