@@ -18,13 +18,13 @@ use txconnect_connector_api::{ByteSize, HumanDuration, Sink};
 use txconnect_kafka::KafkaSourceConfig;
 
 use super::diagnose::Mistake;
-use super::registry::SinkBlock;
+use super::registry::{SinkBlock, TableDemands};
 use super::schema_file::{SchemaError, TopicSchema, read_schema};
 use super::template::TopicTemplate;
 
 /// One pipeline: records of Kafka topics on their way into one sink.
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, JsonSchema)]
+#[schemars(deny_unknown_fields)]
 pub struct PipelineFile {
     /// The pipeline's name in logs, metrics and the default consumer group. Default: the file's name without
     /// its ending.
@@ -32,23 +32,23 @@ pub struct PipelineFile {
     /// Where the records come from.
     pub source: Source,
     /// What a record's value is: `json`, `string` (UTF-8 text) or `bytes`. Default: `json`.
-    #[serde(default)]
+    #[schemars(default)]
     pub decode: Decode,
     /// The JSON Schema that records must follow. Without it, records are not validated.
     pub validate: Option<Validate>,
     /// What becomes of a record that cannot be decoded, is not valid, or is refused by the sink. One word
     /// for all stages, or a mapping with `decode`, `validate` and `sink`. Default: `dead_letter` where
     /// `dead_letters` is set, else `stop`.
-    #[serde(default)]
+    #[schemars(default)]
     pub on_error: OnErrorSetting,
     /// When a batch of rows is closed and sent: on rows, bytes or linger, whichever comes first.
-    #[serde(default)]
+    #[schemars(default)]
     pub batch: BatchLimits,
     /// Where bad records go. Without it, no dead letters are written.
     pub dead_letters: Option<DeadLetters>,
     /// How much memory records may take: prefetched, in open batches and on their way. At least four times
     /// `batch.bytes`. Default: `48MiB`.
-    #[serde(default = "default_memory")]
+    #[schemars(default = "default_memory")]
     pub memory: ByteSize,
     /// How many threads take records. Default: the least of 4, the number of cores and the number of
     /// partitions.
@@ -284,7 +284,7 @@ pub struct Pipeline {
     /// Schemas of the listed topics, read once so that all lanes agree.
     pub(super) schemas: BTreeMap<String, Arc<TopicSchema>>,
     /// What the sink asks of a topic's schema.
-    pub(super) plan_problems: super::registry::PlanProblems,
+    pub(super) demands: TableDemands,
 }
 
 /// How records are validated.
@@ -320,7 +320,7 @@ impl Pipeline {
         if let Some(schema) = self.schemas.get(topic) {
             return Ok(Some(Arc::clone(schema)));
         }
-        read_schema(topic, validate, &self.base_dir, &self.plan_problems).map(|schema| Some(Arc::new(schema)))
+        read_schema(topic, validate, &self.base_dir, &self.demands).map(|schema| Some(Arc::new(schema)))
     }
 }
 
