@@ -2,4 +2,5 @@
 //!
 //! The rooms follow a record's way, in one direction: [`stages`] decode → validate → encode.
 
+pub mod config;
 pub mod stages;

@@ -9,16 +9,31 @@
 //! | `${…}` in scalars → values, typed afterwards | `interpolate` |
 //! | `--set key=value` | `overrides` |
 //! | tree ↔ JSON Schema generated from the types | `shape` |
-//! | tree → [`model::PipelineFile`] → checks across keys, schema files and pipelines | `load`, `checks` |
+//! | tree → typed blocks → checks across keys and schema files | `draft`, `checks` |
+//! | pipelines loaded together → checks across files | `neighbours` |
 //! | mistakes in plain words, sorted | [`diagnose`] |
 //!
 //! Connectors are known to `registry` alone.
 
+mod checks;
 pub mod diagnose;
+mod draft;
+mod interpolate;
+mod load;
+mod locate;
+mod located;
 pub mod model;
+mod neighbours;
+mod overrides;
 mod registry;
 mod schema_file;
+mod shape;
 mod template;
+mod typed;
 
+pub use diagnose::{Mistake, Mistakes, Place, Severity};
+pub use load::load;
 pub use model::{Decode, OnError, Pipeline, Reaction, ValidateSettings};
-pub use schema_file::{SchemaError, TopicSchema};
+pub use schema_file::{SchemaError, SchemaFault, TopicSchema};
+pub use shape::pipeline_schema;
+pub use template::TopicTemplate;

@@ -58,7 +58,12 @@ pub struct PipelineFile {
 }
 
 fn default_memory() -> ByteSize {
-    ByteSize(48 << 20)
+    PipelineFile::DEFAULT_MEMORY
+}
+
+impl PipelineFile {
+    /// The default of `memory`.
+    pub(super) const DEFAULT_MEMORY: ByteSize = ByteSize(48 << 20);
 }
 
 /// A name of small letters, digits, `.`, `_` and `-`.

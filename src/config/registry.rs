@@ -55,6 +55,11 @@ pub(super) struct TableDemands {
 type PlanProblems = dyn Fn(&str, Option<&TableSchema>) -> Vec<ConfigProblem> + Send + Sync;
 
 impl TableDemands {
+    /// Those of a sink that takes anything.
+    pub(super) fn none() -> Self {
+        Self { columns_needed: false, problems: Arc::new(|_, _| Vec::new()) }
+    }
+
     /// What keeps the sink from taking records of `topic` with these columns. Paths are JSON pointers inside
     /// the sink's block.
     pub(super) fn problems(&self, topic: &str, table: Option<&TableSchema>) -> Vec<ConfigProblem> {
@@ -81,9 +86,7 @@ impl SinkConfig for StdoutConfig {
     }
 
     fn open(self, _: &Surroundings<'_>) -> Result<OpenSink, SinkError> {
-        let problems = Arc::new(|_: &str, _: Option<&TableSchema>| Vec::new());
-        let demands = TableDemands { columns_needed: false, problems };
-        Ok(OpenSink { sink: Arc::new(StdoutSink::new(self)), demands })
+        Ok(OpenSink { sink: Arc::new(StdoutSink::new(self)), demands: TableDemands::none() })
     }
 }
 
