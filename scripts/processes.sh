@@ -15,16 +15,18 @@ start_detached() { # PID_FILE LOG COMMAND...
       # Bash reads this script through 255, which it does not pass on.
       ((fd <= 2 || fd == 255)) || exec {fd}>&-
     done
-    # The process starts in the background without being a group leader, so setsid keeps its id.
+    # From here on an interrupted caller finds the process. It is no group leader, so setsid keeps its id.
+    write_pid_file "$pid_file" "$BASHPID"
     exec setsid "$@" </dev/null >>"$log" 2>&1
   ) &
   pid=$!
+  # Whoever comes first: the caller looks at the file right after this.
   write_pid_file "$pid_file" "$pid"
 }
 
 write_pid_file() { # PID_FILE PID
-  printf '%s %s\n' "$2" "$(start_time_of "$2")" >"$1.new"
-  mv -f "$1.new" "$1"
+  printf '%s %s\n' "$2" "$(start_time_of "$2")" >"$1.$BASHPID"
+  mv -f "$1.$BASHPID" "$1"
 }
 
 # Clock ticks from boot to the start of a process; empty when there is none, or when it has ended and is not yet collected.

@@ -59,9 +59,11 @@ apt_install() {
     sudo=(sudo)
   fi
   say "installing with apt-get: $*"
-  apt_get install --no-install-recommends "$@" && return
-  say "apt-get install failed; trying again with fresh package lists"
-  apt_get update
+  if apt-cache show "$@" >/dev/null 2>&1; then
+    apt_get install --no-install-recommends "$@" && return
+    say "apt-get failed; trying again with fresh package lists"
+  fi
+  apt_get update || die "apt-get could not fetch the package lists"
   apt_get install --no-install-recommends "$@" || die "apt-get could not install: $*"
 }
 

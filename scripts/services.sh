@@ -32,14 +32,18 @@ services_verb() {
   esac
 }
 
-# One start or stop at a time in a clone.
+# One start or stop at a time in a clone. A start that is interrupted runs the stop under the lock it holds.
 services_locked() { # COMMAND
   local lock
-  mkdir -p "$services"
-  exec {lock}>"$services/lock"
-  flock --wait 180 "$lock" || die "another ./dev has been starting or stopping the services for three minutes"
+  if [[ -z ${services_lock:-} ]]; then
+    mkdir -p "$services"
+    exec {lock}>"$services/lock"
+    flock --wait 180 "$lock" || die "another ./dev has been starting or stopping the services for three minutes"
+    services_lock=$lock
+  fi
   "$@"
-  exec {lock}>&-
+  exec {services_lock}>&-
+  services_lock=''
 }
 
 services_start() {
@@ -128,8 +132,11 @@ services_start_for_this_run() {
   elif [[ -e $services/started-by ]] && is_ended "$services/started-by"; then
     keep=no
   fi
+  if [[ $keep = no ]]; then
+    mkdir -p "$services"
+    write_pid_file "$services/started-by" "$$"
+  fi
   services_locked services_start
-  [[ $keep = yes ]] || write_pid_file "$services/started-by" "$$"
 }
 
 services_stop_own() {
