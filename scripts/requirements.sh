@@ -21,7 +21,7 @@ require_services() {
   require \
     "default-jre-headless:has_java:a Java runtime, $java_minimum or newer" \
     "maven:kafka_can_be_fetched:Maven" \
-    "postgresql:has_postgres:the PostgreSQL server"
+    "postgresql:has_postgres:the PostgreSQL server (the one on port 5432 that Debian may set up with it is not used)"
 }
 
 require_shellcheck() { require "shellcheck:has_command shellcheck:shellcheck"; }
