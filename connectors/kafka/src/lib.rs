@@ -1,1 +1,3 @@
 //! The Kafka source, the dead letter producer and topic administration
+pub mod library;
+pub mod mock;
