@@ -119,7 +119,7 @@ pub fn publish(arguments: &PublishArguments) -> Result<(), CommandError> {
     super::logging::start_quiet(&screen)?;
     let brokers =
         arguments.brokers.clone().filter(|brokers| !brokers.is_empty()).unwrap_or(DEFAULT_BROKERS.to_owned());
-    let cluster = Cluster::new(&brokers, &arguments.properties);
+    let cluster = Cluster::new(&brokers, &arguments.properties).map_err(CommandError::usage)?;
     let runtime = runtime()?;
     let shape = NewTopic { partitions: arguments.partitions, replication: arguments.replication };
     let mut topics: Vec<&str> = sources.iter().map(|source| source.topic.as_str()).collect();

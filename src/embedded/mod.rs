@@ -10,6 +10,7 @@ use txconnect_local_bigquery::{LocalBigQuery, Options};
 
 use crate::publish::input::{FolderError, topic_files};
 use crate::publish::kafka::Cluster;
+use crate::publish::producer::SendError;
 pub use load::LoadError;
 
 /// How long a new group waits for further members: nobody else comes to this broker in a hurry.
@@ -62,7 +63,7 @@ impl EmbeddedServices {
         for topic in &topics {
             broker.create_topic(&topic.name, topic.partitions)?;
         }
-        let cluster = Cluster::new(&brokers, &[]);
+        let cluster = Cluster::new(&brokers, &[]).map_err(|error| LoadError::Send(SendError::new(error.to_string())))?;
         // Loading reads files and waits for the broker: not for a thread that others need.
         let loaded = tokio::task::spawn_blocking(move || {
             let mut producer = cluster.producer().map_err(LoadError::Send)?;

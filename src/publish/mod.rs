@@ -1,6 +1,7 @@
 //! From files of JSON to a topic: one record after the other, in constant memory.
 
 pub mod input;
+pub mod kafka;
 pub mod producer;
 pub mod record;
 pub mod split;
