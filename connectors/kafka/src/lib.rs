@@ -9,9 +9,11 @@
 //! | [`trouble`] | what goes wrong on its own, between calls |
 //! | [`producer`] | dead letters one by one, bulk publishing |
 //! | [`admin`] | describe and create topics |
+//! | [`mock`] | a broker inside this process |
+//! | [`library`] | which librdkafka this is |
 //! | [`error`] | why a call failed, in words for the user |
 //!
-//! `unsafe` around librdkafka lives in `native` and [`lane_queue`] only; every other module forbids it.
+//! `unsafe` around librdkafka lives in `native`, [`lane_queue`] and [`mock`] only; every other module forbids it.
 
 #![deny(unsafe_op_in_unsafe_fn)]
 #![deny(clippy::undocumented_unsafe_blocks)]
@@ -22,7 +24,9 @@ pub mod connection;
 pub mod consumer;
 pub mod error;
 pub mod lane_queue;
+pub mod library;
 mod log;
+pub mod mock;
 mod native;
 pub mod producer;
 pub mod trouble;

@@ -1,0 +1,238 @@
+//! The table at the end of a run.
+
+use std::fmt::Write;
+use std::time::Duration;
+
+use super::numbers::{counted, grouped, per_second, span};
+use super::table::{Align, Table};
+
+/// What became of the records of one topic.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TopicRow {
+    /// The topic.
+    pub topic: String,
+    /// Records read.
+    pub read: u64,
+    /// Records whose rows are durable in the sink.
+    pub written: u64,
+    /// Records in the dead letter topic.
+    pub dead_lettered: u64,
+    /// Records that make no row by intent: tombstones, and bad ones where `on_error` is `skip`.
+    pub filtered: u64,
+    /// Requests sent to the sink, retries included.
+    pub requests: u64,
+    /// Records written each second.
+    pub rows_per_second: u64,
+}
+
+/// How many rows a table of the sink holds now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TableRow {
+    /// The table.
+    pub table: String,
+    /// Its rows; `None` where the table does not exist.
+    pub rows: Option<u64>,
+}
+
+/// How a pipeline ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// Everything up to the ends taken at start is done.
+    Finished,
+    /// It was asked to stop.
+    Stopped,
+    /// It failed, with the reason.
+    Failed(String),
+}
+
+/// One pipeline's part of the summary.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PipelineSummary {
+    /// The pipeline's name.
+    pub name: String,
+    /// How it ended.
+    pub ending: Ending,
+    /// How long it ran.
+    pub elapsed: Duration,
+    /// Its topics, in the order to show them.
+    pub topics: Vec<TopicRow>,
+    /// The sink's tables.
+    pub tables: Vec<TableRow>,
+}
+
+impl PipelineSummary {
+    /// The sums over all topics; the rate is that of the whole run.
+    pub fn totals(&self) -> TopicRow {
+        let mut sum = TopicRow { topic: "all".to_owned(), ..TopicRow::default() };
+        for row in &self.topics {
+            sum.read += row.read;
+            sum.written += row.written;
+            sum.dead_lettered += row.dead_lettered;
+            sum.filtered += row.filtered;
+            sum.requests += row.requests;
+        }
+        sum.rows_per_second = per_second(sum.written, self.elapsed);
+        sum
+    }
+
+    /// The summary as lines.
+    pub fn render(&self) -> String {
+        let mut text = match &self.ending {
+            Ending::Finished => format!("{}: finished in {}\n", self.name, span(self.elapsed)),
+            Ending::Stopped => format!("{}: stopped after {}\n", self.name, span(self.elapsed)),
+            Ending::Failed(why) => {
+                format!("{}: failed after {}: {why}\n", self.name, span(self.elapsed))
+            }
+        };
+        if !self.topics.is_empty() {
+            text.push('\n');
+            text.push_str(&self.topic_table());
+        }
+        text.push('\n');
+        text.push_str(&books_line(&self.totals()));
+        if !self.tables.is_empty() {
+            text.push('\n');
+            text.push_str(&table_of_tables(&self.tables));
+        }
+        text
+    }
+
+    fn topic_table(&self) -> String {
+        let mut table = Table::new([
+            ("topic", Align::Left),
+            ("read", Align::Right),
+            ("written", Align::Right),
+            ("dead-lettered", Align::Right),
+            ("filtered", Align::Right),
+            ("requests", Align::Right),
+            ("rows/s", Align::Right),
+        ]);
+        for row in &self.topics {
+            table.push(cells(row));
+        }
+        if self.topics.len() > 1 {
+            table.total(cells(&self.totals()));
+        }
+        table.render(2)
+    }
+}
+
+fn cells(row: &TopicRow) -> [String; 7] {
+    [
+        row.topic.clone(),
+        grouped(row.read),
+        grouped(row.written),
+        grouped(row.dead_lettered),
+        grouped(row.filtered),
+        grouped(row.requests),
+        grouped(row.rows_per_second),
+    ]
+}
+
+/// `read = written + dead-lettered + filtered`, with what is missing from it. A run that was cut off leaves
+/// records that were read and neither written nor committed: they are read again.
+fn books_line(sum: &TopicRow) -> String {
+    let booked = sum.written + sum.dead_lettered + sum.filtered;
+    let mut line = format!(
+        "  books: {} read = {} written + {} dead-lettered + {} filtered",
+        grouped(sum.read),
+        grouped(sum.written),
+        grouped(sum.dead_lettered),
+        grouped(sum.filtered)
+    );
+    if sum.read > booked {
+        let _ = write!(line, " + {} left in flight, read again by the next run", grouped(sum.read - booked));
+    } else if booked > sum.read {
+        let _ = write!(line, "; they do not balance: {} too many", counted(booked - sum.read, "record", "records"));
+    }
+    line.push('\n');
+    line
+}
+
+fn table_of_tables(rows: &[TableRow]) -> String {
+    let mut table = Table::new([("table", Align::Left), ("rows now", Align::Right)]);
+    for row in rows {
+        table.push([row.table.clone(), row.rows.map_or_else(|| "no such table".to_owned(), grouped)]);
+    }
+    table.render(2)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn summary() -> PipelineSummary {
+        PipelineSummary {
+            name: "transactions".into(),
+            ending: Ending::Finished,
+            elapsed: Duration::from_millis(500),
+            topics: vec![
+                TopicRow {
+                    topic: "cash_ins".into(),
+                    read: 100,
+                    written: 99,
+                    dead_lettered: 1,
+                    requests: 1,
+                    rows_per_second: 198,
+                    ..TopicRow::default()
+                },
+                TopicRow {
+                    topic: "cash_outs_created".into(),
+                    read: 2_400,
+                    written: 2_398,
+                    filtered: 2,
+                    requests: 5,
+                    rows_per_second: 4_796,
+                    ..TopicRow::default()
+                },
+            ],
+            tables: vec![
+                TableRow { table: "transactions.cash_ins".into(), rows: Some(99) },
+                TableRow { table: "transactions.cash_outs_created".into(), rows: None },
+            ],
+        }
+    }
+
+    #[test]
+    fn a_finished_run_shows_topics_books_and_tables() {
+        let expected = "\
+transactions: finished in 0.5 s
+
+  topic               read  written  dead-lettered  filtered  requests  rows/s
+  ────────────────────────────────────────────────────────────────────────────
+  cash_ins             100       99              1         0         1     198
+  cash_outs_created  2,400    2,398              0         2         5   4,796
+  ────────────────────────────────────────────────────────────────────────────
+  all                2,500    2,497              1         2         6   4,994
+
+  books: 2,500 read = 2,497 written + 1 dead-lettered + 2 filtered
+
+  table                                rows now
+  ─────────────────────────────────────────────
+  transactions.cash_ins                      99
+  transactions.cash_outs_created  no such table
+";
+        assert_eq!(summary().render(), expected);
+    }
+
+    #[test]
+    fn records_in_flight_and_wrong_books_are_said() {
+        let mut cut_off = summary();
+        cut_off.topics[0].written = 90;
+        assert!(cut_off.render().contains("+ 2 filtered + 9 left in flight, read again by the next run\n"));
+        cut_off.topics[0].written = 100;
+        assert!(cut_off.render().contains("they do not balance: 1 record too many"));
+    }
+
+    #[test]
+    fn a_failure_says_why() {
+        let mut failed = summary();
+        failed.ending = Ending::Failed("the table is missing".into());
+        failed.topics.clear();
+        failed.tables.clear();
+        assert_eq!(
+            failed.render(),
+            "transactions: failed after 0.5 s: the table is missing\n\n  books: 0 read = 0 written + 0 dead-lettered + 0 filtered\n"
+        );
+    }
+}
