@@ -176,7 +176,9 @@ mod tests {
 
     #[test]
     fn every_command_teaches_by_examples() {
-        for command in CommandLine::command().get_subcommands().filter(|command| command.get_name() != "version") {
+        for command in
+            CommandLine::command().get_subcommands().filter(|command| command.get_name() != "version")
+        {
             let help = command.clone().render_long_help().to_string();
             assert!(help.contains("Examples:"), "{}", command.get_name());
         }

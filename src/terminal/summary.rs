@@ -143,7 +143,11 @@ fn books_line(sum: &TopicRow) -> String {
     if sum.read > booked {
         let _ = write!(line, " + {} left in flight, read again by the next run", grouped(sum.read - booked));
     } else if booked > sum.read {
-        let _ = write!(line, "; they do not balance: {} too many", counted(booked - sum.read, "record", "records"));
+        let _ = write!(
+            line,
+            "; they do not balance: {} too many",
+            counted(booked - sum.read, "record", "records")
+        );
     }
     line.push('\n');
     line
