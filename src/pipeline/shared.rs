@@ -1,0 +1,234 @@
+//! What the source thread, the lanes and the writers of one pipeline share.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::books::{Books, Tally};
+use super::memory::Memory;
+use super::open::Stage;
+use crate::delivery::{Action, AtLeastOnce, Event, Slot, Span};
+
+/// Why a pipeline ended before its time.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct Failure {
+    /// What kind of failure it is.
+    pub kind: FailureKind,
+    /// What happened, in one line, with the place.
+    pub message: String,
+    /// What the user can do about it.
+    pub hint: Option<String>,
+}
+
+/// What kind of failure ended a pipeline.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FailureKind {
+    /// A bad record under `on_error: stop`, or a position outside the log under `on_lost_offsets: stop`: the
+    /// user wants to look first.
+    Stopped,
+    /// Nothing gets better by waiting, but a change outside may help: it is worth another start later.
+    Fatal,
+    /// Whoever read our output has gone away, as `head` does.
+    OutputClosed,
+}
+
+impl Failure {
+    /// A failure that a later start may get over.
+    pub fn fatal(message: impl Into<String>, hint: Option<String>) -> Self {
+        Self { kind: FailureKind::Fatal, message: message.into(), hint }
+    }
+
+    /// A stop that the user has asked for by a setting.
+    pub fn stopped(message: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self { kind: FailureKind::Stopped, message: message.into(), hint: Some(hint.into()) }
+    }
+}
+
+/// How a pipeline is doing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Health {
+    /// No partition was ever assigned.
+    Starting,
+    /// Records flow, or there are none.
+    Running,
+    /// The sink or the dead letter topic is away; the pipeline waits and tries again.
+    Retrying {
+        /// The last error.
+        cause: String,
+        /// Since when.
+        since: Instant,
+    },
+}
+
+/// The common ground of one running pipeline.
+pub(crate) struct Shared {
+    /// The pipeline's name.
+    pub(crate) name: Arc<str>,
+    pub(crate) books: Books,
+    pub(crate) memory: Arc<Memory>,
+    delivery: Mutex<Delivery>,
+    /// Notified whenever a flush is finished or given up.
+    moved: Condvar,
+    failure: Mutex<Option<Failure>>,
+    health: Mutex<Health>,
+    stopping: AtomicBool,
+    /// Grows with every turn of the source thread.
+    beats: AtomicU64,
+    /// Grows with every flush that finishes.
+    flushes: AtomicU64,
+}
+
+#[derive(Default)]
+struct Delivery {
+    machine: AtLeastOnce,
+    actions: Vec<Action>,
+}
+
+impl Shared {
+    pub(crate) fn new(name: &str, memory: usize) -> Arc<Self> {
+        Arc::new(Self {
+            name: name.into(),
+            books: Books::default(),
+            memory: Memory::with_limit(memory),
+            delivery: Mutex::default(),
+            moved: Condvar::new(),
+            failure: Mutex::new(None),
+            health: Mutex::new(Health::Starting),
+            stopping: AtomicBool::new(false),
+            beats: AtomicU64::new(0),
+            flushes: AtomicU64::new(0),
+        })
+    }
+
+    /// Tells the machine one event. What is to be done waits for the source thread in [`Self::actions`].
+    pub(crate) fn tell(&self, event: Event) {
+        let mut delivery = self.delivery();
+        let Delivery { machine, actions } = &mut *delivery;
+        machine.handle(event, actions);
+    }
+
+    /// Notes that a flush is on its way. Spans of an assignment that is over count for nothing.
+    pub(crate) fn handed_over(&self, span: Span, tally: Tally) {
+        let mut delivery = self.delivery();
+        if delivery.machine.is_current(span.slot, span.assignment) {
+            self.books.add(span.slot, Tally { read: tally.read, ..Tally::default() });
+            let Delivery { machine, actions } = &mut *delivery;
+            machine.handle(Event::HandedOver(span), actions);
+        }
+    }
+
+    /// Notes that everything of a flush is durable.
+    pub(crate) fn finished(&self, spans: &[(Span, Tally)]) {
+        let mut delivery = self.delivery();
+        for (span, tally) in spans {
+            if delivery.machine.is_current(span.slot, span.assignment) {
+                self.books.add(span.slot, Tally { read: 0, ..*tally });
+                let Delivery { machine, actions } = &mut *delivery;
+                machine.handle(Event::Finished(*span), actions);
+            }
+        }
+        drop(delivery);
+        self.flushes.fetch_add(1, Ordering::Relaxed);
+        self.moved.notify_all();
+    }
+
+    /// What the machine wants done, oldest first.
+    pub(crate) fn actions(&self) -> Vec<Action> {
+        std::mem::take(&mut self.delivery().actions)
+    }
+
+    /// Asks the machine something.
+    pub(crate) fn ask<T>(&self, question: impl FnOnce(&AtLeastOnce) -> T) -> T {
+        question(&self.delivery().machine)
+    }
+
+    /// Waits until something moves, at most `longest`.
+    pub(crate) fn wait_for_move(&self, longest: Duration) {
+        let delivery = self.delivery();
+        if delivery.actions.is_empty() {
+            // Woken or not, the caller looks again.
+            drop(self.moved.wait_timeout(delivery, longest));
+        }
+    }
+
+    /// Ends the pipeline. The first failure counts.
+    pub(crate) fn fail(&self, failure: Failure) {
+        lock(&self.failure).get_or_insert(failure);
+        self.moved.notify_all();
+    }
+
+    pub(crate) fn failure(&self) -> Option<Failure> {
+        lock(&self.failure).clone()
+    }
+
+    /// Asks the pipeline to stop taking, drain, commit and leave.
+    pub(crate) fn stop(&self) {
+        self.stopping.store(true, Ordering::Release);
+        self.moved.notify_all();
+    }
+
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Acquire)
+    }
+
+    /// Whether writers should give up waiting: the pipeline has failed.
+    pub(crate) fn has_failed(&self) -> bool {
+        lock(&self.failure).is_some()
+    }
+
+    pub(crate) fn health(&self) -> Health {
+        lock(&self.health).clone()
+    }
+
+    pub(crate) fn running(&self) {
+        *lock(&self.health) = Health::Running;
+    }
+
+    /// Notes that the sink is away. Answers true at the first failure in a row.
+    pub(crate) fn retrying(&self, cause: &str) -> bool {
+        let mut health = lock(&self.health);
+        match &mut *health {
+            Health::Retrying { cause: known, .. } => {
+                cause.clone_into(known);
+                false
+            }
+            _ => {
+                *health = Health::Retrying { cause: cause.to_owned(), since: Instant::now() };
+                true
+            }
+        }
+    }
+
+    pub(crate) fn beat(&self) {
+        self.beats.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn beats(&self) -> u64 {
+        self.beats.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn flushes(&self) -> u64 {
+        self.flushes.load(Ordering::Relaxed)
+    }
+
+    /// Names a record for messages.
+    pub(crate) fn place(stage: Stage, topic: &str, partition: i32, offset: i64) -> String {
+        format!("{}: {topic}[{partition}]@{offset}", stage.name())
+    }
+
+    /// Partitions held by the machine.
+    pub(crate) fn held(&self) -> Vec<Slot> {
+        self.ask(|machine| machine.held().collect())
+    }
+
+    fn delivery(&self) -> MutexGuard<'_, Delivery> {
+        lock(&self.delivery)
+    }
+}
+
+/// The state behind these locks is changed by single assignments and by a machine that does not panic, so a
+/// poisoned lock is as good as any.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
