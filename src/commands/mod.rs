@@ -7,6 +7,7 @@ pub mod check;
 pub mod local_bigquery;
 pub mod logging;
 pub mod publish;
+mod report;
 pub mod run;
 mod signals;
 pub mod version;
