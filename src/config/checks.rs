@@ -174,8 +174,7 @@ impl Checks<'_> {
             validate: setting.validate.unwrap_or(default),
             sink: setting.sink.unwrap_or(default),
         };
-        let stages =
-            [("decode", on_error.decode), ("validate", on_error.validate), ("sink", on_error.sink)];
+        let stages = [("decode", on_error.decode), ("validate", on_error.validate), ("sink", on_error.sink)];
         let needed = stages.iter().filter(|(_, reaction)| *reaction == Reaction::DeadLetter);
         if dead_letters == Some(false) {
             let mut places: Vec<String> = needed
@@ -293,7 +292,8 @@ impl Checks<'_> {
                 "batches of {} need {needed} of memory, four times as much; `memory` is {memory}",
                 batch.bytes
             );
-            let help = format!("write `memory: {needed}` or more, or make `batch.bytes` {affordable} or less");
+            let help =
+                format!("write `memory: {needed}` or more, or make `batch.bytes` {affordable} or less");
             self.error(place, Spot::Value, &message, &help);
         } else {
             batch.bytes = batch.bytes.min(affordable);

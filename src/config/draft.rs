@@ -9,7 +9,7 @@ use txconnect_connector_api::ByteSize;
 
 use super::diagnose::Mistake;
 use super::located::{Located, Spot};
-use super::model::{BatchLimits, DeadLetters, Decode, OnErrorSetting, PipelineFile, PipelineName, Source, Validate};
+use super::model::{BatchLimits, DeadLetters, Decode, OnErrorSetting, PipelineName, Source, Validate};
 use super::registry::SinkBlock;
 use super::typed;
 
@@ -51,7 +51,7 @@ impl<T> Block<T> {
     }
 }
 
-/// A [`PipelineFile`] of which blocks may be missing.
+/// A [`super::model::PipelineFile`] of which blocks may be missing.
 pub(super) struct Draft {
     pub(super) name: Block<PipelineName>,
     pub(super) source: Block<Source>,

@@ -77,8 +77,7 @@ fn visit(node: &mut Node, path: String, source: &str, outside: &Outside<'_>, fin
         }
         Content::Mapping(entries) => {
             for entry in entries {
-                let path =
-                    if path.is_empty() { entry.key.clone() } else { format!("{path}.{}", entry.key) };
+                let path = if path.is_empty() { entry.key.clone() } else { format!("{path}.{}", entry.key) };
                 visit(&mut entry.value, path, source, outside, findings);
             }
         }
@@ -167,7 +166,8 @@ struct Refusal {
 }
 
 fn resolve<'t>(inner: Option<&'t str>, outside: &Outside<'_>) -> Result<Resolved<'t>, Refusal> {
-    const FORMS: &str = "write ${NAME}, ${NAME:-default}, ${env:NAME} or ${file:path}; a literal `${` is `$${`";
+    const FORMS: &str =
+        "write ${NAME}, ${NAME:-default}, ${env:NAME} or ${file:path}; a literal `${` is `$${`";
     let Some(inner) = inner else {
         return Err(Refusal { message: "`${` without a closing `}`".into(), help: FORMS.into() });
     };
@@ -223,9 +223,9 @@ fn read_secret(path: &str, base_dir: &Path) -> Result<String, Refusal> {
             Err(refuse(format!("the file `{path}` is larger than 1MiB"), "name a file that holds one value"))
         }
         Ok(_) => {
-            let kept = text.strip_suffix('\n').map_or(text.len(), |rest| {
-                rest.strip_suffix('\r').unwrap_or(rest).len()
-            });
+            let kept = text
+                .strip_suffix('\n')
+                .map_or(text.len(), |rest| rest.strip_suffix('\r').unwrap_or(rest).len());
             text.truncate(kept);
             Ok(text)
         }
@@ -368,7 +368,8 @@ mod tests {
         #[test]
         fn a_value_in_any_message_is_hidden(before in ".{0,9}", value in "[!-#%-z]{4,12}", after in ".{0,9}") {
             let hidden = [Hidden { value: value.clone(), written: "${X}".into() }];
-            prop_assert!(!redact(&format!("{before}{value}{after}"), &hidden).contains(&value));
+            let message = format!("{before}{value}{after}");
+            prop_assert!(!redact(&message, &hidden).contains(&value));
         }
     }
 }

@@ -11,8 +11,10 @@ use super::diagnose::{Mistake, Mistakes, Place, Severity};
 use super::draft::Draft;
 use super::interpolate::{Outside, Unresolved, interpolate};
 use super::locate::{MAX_BYTES, Mark, locate};
-use super::located::{Located, line_and_column, segments};
-use super::model::{BatchLimits, DeadLetters, Decode, OnErrorSetting, Pipeline, PipelineFile, PipelineName, ValidateSettings};
+use super::located::{Located, line_and_column};
+use super::model::{
+    BatchLimits, DeadLetters, Decode, OnErrorSetting, Pipeline, PipelineFile, ValidateSettings,
+};
 use super::neighbours::{Neighbour, compare};
 use super::overrides::{self, Override};
 use super::shape;
@@ -282,9 +284,10 @@ fn assemble(
         None => Default::default(),
     };
     let dead_letters = draft.dead_letters.optional();
-    let on_error = draft.on_error.or(OnErrorSetting::default()).map(|setting| {
-        checks.on_error(setting, dead_letters.as_ref().map(Option::is_some))
-    });
+    let on_error = draft
+        .on_error
+        .or(OnErrorSetting::default())
+        .map(|setting| checks.on_error(setting, dead_letters.as_ref().map(Option::is_some)));
     if let Some(Some(dead_letters)) = &dead_letters {
         checks.dead_letters(dead_letters, source.as_ref());
     }

@@ -132,10 +132,7 @@ impl Node {
             Content::Scalar(scalar) => scalar.to_json(),
             Content::Sequence(elements) => elements.iter().map(Node::to_json).collect(),
             Content::Mapping(entries) => Value::Object(
-                entries
-                    .iter()
-                    .map(|entry| (entry.key.clone(), entry.value.to_json()))
-                    .collect::<Map<_, _>>(),
+                entries.iter().map(|entry| (entry.key.clone(), entry.value.to_json())).collect::<Map<_, _>>(),
             ),
         }
     }
@@ -312,7 +309,8 @@ impl<'t> Builder<'t> {
                 return Ok(node);
             }
             Event::Scalar(text, style, anchor, tag) => {
-                let is_text = tag.as_ref().is_some_and(|tag| tag.is_yaml_core_schema() && tag.suffix == "str");
+                let is_text =
+                    tag.as_ref().is_some_and(|tag| tag.is_yaml_core_schema() && tag.suffix == "str");
                 if tag.is_some() && !is_text {
                     self.tag_mistake(span);
                 }
@@ -431,8 +429,11 @@ impl<'t> Builder<'t> {
     fn count(&mut self, nodes: usize, span: Span) -> Result<(), TextMistake> {
         self.nodes = self.nodes.saturating_add(nodes);
         if self.nodes > MAX_NODES {
-            return Err(TextMistake::at(span, format!("aliases make more than {MAX_NODES} values of this file"))
-                .with_help("write fewer aliases inside anchors"));
+            return Err(TextMistake::at(
+                span,
+                format!("aliases make more than {MAX_NODES} values of this file"),
+            )
+            .with_help("write fewer aliases inside anchors"));
         }
         Ok(())
     }
@@ -450,7 +451,9 @@ fn next<'t>(events: &mut Events<'t>) -> Result<(Event<'t>, Span), TextMistake> {
     match events.next_event() {
         Some(Ok(event)) => Ok(event),
         Some(Err(error)) => Err(scan_mistake(&error)),
-        None => Err(TextMistake { line: 1, column: 1, message: "the file ends too early".into(), help: None }),
+        None => {
+            Err(TextMistake { line: 1, column: 1, message: "the file ends too early".into(), help: None })
+        }
     }
 }
 

@@ -20,6 +20,8 @@ pub mod diagnose;
 mod draft;
 mod interpolate;
 mod load;
+#[cfg(test)]
+mod load_tests;
 mod locate;
 mod located;
 pub mod model;

@@ -76,8 +76,10 @@ fn shared_group(one: &Neighbour<'_>, other: &Neighbour<'_>) -> Option<Mistake> {
         }
         None => return None,
     };
-    let message =
-        format!("{} reads {what} in the same group: each would get only a part", other.located.file.display());
+    let message = format!(
+        "{} reads {what} in the same group: each would get only a part",
+        other.located.file.display()
+    );
     let place = if one.located.node("/source/kafka/group").is_some() {
         "/source/kafka/group"
     } else {

@@ -143,9 +143,15 @@ mod tests {
     #[test]
     fn mistakes_name_the_key_and_never_the_value() {
         let cases = [
-            ("sink.bigquery.datset=geheim", "--set sink.bigquery.datset: error: there is no key `datset` in `sink.bigquery`\n  help: did you mean `dataset`?"),
+            (
+                "sink.bigquery.datset=geheim",
+                "--set sink.bigquery.datset: error: there is no key `datset` in `sink.bigquery`\n  help: did you mean `dataset`?",
+            ),
             ("geheim", "--set …: error: `=` is missing\n  help: write --set key.path=value"),
-            ("name.first=geheim", "--set name.first: error: `name` has no keys below it\n  help: write --set name=…"),
+            (
+                "name.first=geheim",
+                "--set name.first: error: `name` has no keys below it\n  help: write --set name=…",
+            ),
             ("name=[geheim", "--set name: error: this is not YAML: "),
         ];
         for (text, expected) in cases {

@@ -75,7 +75,8 @@ impl SinkConfig for BigQueryConfig {
     fn open(self, surroundings: &Surroundings<'_>) -> Result<OpenSink, SinkError> {
         let sink = Arc::new(BigQuerySink::new(self, surroundings.base_dir, surroundings.environment)?);
         let planner = Arc::clone(&sink);
-        let problems = Arc::new(move |topic: &str, table: Option<&TableSchema>| planner.plan_problems(topic, table));
+        let problems =
+            Arc::new(move |topic: &str, table: Option<&TableSchema>| planner.plan_problems(topic, table));
         Ok(OpenSink { sink, demands: TableDemands { columns_needed: true, problems } })
     }
 }

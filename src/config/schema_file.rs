@@ -104,9 +104,9 @@ pub(super) fn read_schema(
     demands: &TableDemands,
 ) -> Result<TopicSchema, SchemaError> {
     let file = base_dir.join(validate.schema.for_topic(topic));
-    let unreadable = |why: String| SchemaError::Unreadable { topic: topic.to_owned(), file: file.clone(), why };
-    let faulty =
-        |faults| SchemaError::Faulty { topic: topic.to_owned(), file: file.clone(), faults };
+    let unreadable =
+        |why: String| SchemaError::Unreadable { topic: topic.to_owned(), file: file.clone(), why };
+    let faulty = |faults| SchemaError::Faulty { topic: topic.to_owned(), file: file.clone(), faults };
     let text = read_text(&file).map_err(unreadable)?;
     let schema: serde_json::Value = serde_json::from_str(&text).map_err(|error| {
         let (line, column) = json_position(&text, &error);

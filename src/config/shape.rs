@@ -71,7 +71,10 @@ pub(super) fn override_path(key: &str) -> Result<Vec<String>, (String, Option<St
                 return Ok(path);
             }
             let parent = path.join(".");
-            return Err((format!("`{parent}` has no keys below it"), Some(format!("write --set {parent}=…"))));
+            return Err((
+                format!("`{parent}` has no keys below it"),
+                Some(format!("write --set {parent}=…")),
+            ));
         };
         let (head, tail) = rest.split_once('.').map_or((rest, None), |(head, tail)| (head, Some(tail)));
         let Some(next) = properties.get(head) else {
@@ -79,7 +82,10 @@ pub(super) fn override_path(key: &str) -> Result<Vec<String>, (String, Option<St
                 path.push(rest.to_owned());
                 return Ok(path);
             }
-            return Err((format!("there is no key `{head}`{}", below(&path)), Some(known_keys(head, properties))));
+            return Err((
+                format!("there is no key `{head}`{}", below(&path)),
+                Some(known_keys(head, properties)),
+            ));
         };
         path.push(head.to_owned());
         schema = shape.resolve(next);
@@ -195,8 +201,7 @@ impl Shape {
     }
 
     fn wants_text(&self, error: &ValidationError<'_>) -> bool {
-        matches!(error.kind(), Kind::Type { .. })
-            && self.allows(self.parent_schema(error), "string")
+        matches!(error.kind(), Kind::Type { .. }) && self.allows(self.parent_schema(error), "string")
     }
 
     /// The schema that holds the keyword which failed.
@@ -407,7 +412,12 @@ impl Words<'_> {
                 self.complain(pointer, Spot::Value, &format!("takes at most {limit} in its list"), None);
             }
             Kind::UniqueItems => {
-                self.complain(pointer, Spot::Value, "holds the same value twice", Some("name every value once"));
+                self.complain(
+                    pointer,
+                    Spot::Value,
+                    "holds the same value twice",
+                    Some("name every value once"),
+                );
             }
             Kind::MinLength { limit } => {
                 self.complain(pointer, Spot::Value, &format!("must have at least {limit} characters"), None);
@@ -467,9 +477,10 @@ impl Words<'_> {
         let mut words = Vec::new();
         self.shape.words(schema, &mut words);
         let (message, help) = match error.instance().as_ref() {
-            Value::Null if from_file => {
-                (format!("has no value; it must be {expected}"), Some("give it a value or remove the key".into()))
-            }
+            Value::Null if from_file => (
+                format!("has no value; it must be {expected}"),
+                Some("give it a value or remove the key".into()),
+            ),
             Value::String(word) if from_file => {
                 let meant = closest(word, words).map(|meant| format!("did you mean `{meant}`?"));
                 let help = meant.or_else(|| {

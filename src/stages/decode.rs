@@ -6,8 +6,8 @@
 
 use bumpalo::Bump;
 use bumpalo::collections::Vec as ArenaVec;
-use sonic_rs::parser::Parser;
 use sonic_rs::Read;
+use sonic_rs::parser::Parser;
 use txconnect_connector_api::{BadRecord, Document, Member, Number, Object, Value};
 
 /// How the value of a record is read.
