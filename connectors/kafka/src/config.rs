@@ -181,6 +181,7 @@ pub(crate) mod tests {
     use super::*;
 
     /// A config from JSON, with brokers given.
+    #[expect(clippy::needless_pass_by_value, reason = "the tests write the block in place")]
     pub(crate) fn config(json: serde_json::Value) -> KafkaSourceConfig {
         let mut block = serde_json::json!({ "brokers": "localhost:9092" });
         block.as_object_mut().unwrap().extend(json.as_object().unwrap().clone());

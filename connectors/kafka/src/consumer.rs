@@ -18,8 +18,8 @@ use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
-use rdkafka::TopicPartitionList;
 use rdkafka::topic_partition_list::Offset;
+use rdkafka::{ClientConfig, TopicPartitionList};
 use txconnect_connector_api::TopicPartition;
 
 pub use commit::{CommitAnswer, CommitError, CommitErrorKind, CommitPosition, Committed, CommittedMetadata};
@@ -96,11 +96,19 @@ impl Consumer {
     /// [`Consumer::poll`] and in the calls that ask it something.
     pub fn connect(config: &KafkaSourceConfig, group: &str, tuning: Tuning) -> Result<Self, KafkaError> {
         let connection = Connection::from(config);
-        let settings = connection.consumer(group, tuning);
-        let (handle, destroyed) = Handle::open(&settings).map_err(|error| connection.refused(&error))?;
+        Self::open(&connection, &connection.consumer(group, tuning))
+    }
+
+    /// A client that only asks questions.
+    pub(crate) fn without_group(connection: &Connection) -> Result<Self, KafkaError> {
+        Self::open(connection, &connection.client("inquiry"))
+    }
+
+    fn open(connection: &Connection, settings: &ClientConfig) -> Result<Self, KafkaError> {
+        let (handle, destroyed) = Handle::open(settings).map_err(|error| connection.refused(&error))?;
         let no_queue = || KafkaError::Fatal { cause: "the client has no queue for events".to_owned() };
         Ok(Self {
-            events: handle.consumer_queue().ok_or_else(no_queue)?,
+            events: handle.event_queue().ok_or_else(no_queue)?,
             replies: handle.new_queue().ok_or_else(no_queue)?,
             handle,
             destroyed,

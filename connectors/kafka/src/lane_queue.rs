@@ -7,7 +7,6 @@
 
 use std::borrow::Cow;
 use std::ffi::CStr;
-use std::marker::PhantomData;
 use std::os::raw::{c_char, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::NonNull;
@@ -138,7 +137,7 @@ impl MessageBatch {
     pub fn iter(&self) -> impl ExactSizeIterator<Item = Message<'_>> {
         self.messages.iter().map(|&message| {
             // SAFETY: the pointer came from librdkafka and stays valid until `clear`, which needs `&mut self`.
-            Message { message: unsafe { &*message }, batch: PhantomData }
+            Message { message: unsafe { &*message } }
         })
     }
 
@@ -162,7 +161,6 @@ impl Drop for MessageBatch {
 #[derive(Clone, Copy)]
 pub struct Message<'a> {
     message: &'a sys::rd_kafka_message_t,
-    batch: PhantomData<&'a MessageBatch>,
 }
 
 /// Why a message holds no record.
@@ -247,9 +245,8 @@ impl<'a> Message<'a> {
         // parses them at the same time.
         let found = unsafe { sys::rd_kafka_message_headers(self.message, &raw mut headers) };
         let headers = if Code::from(found) == Code::NoError { NonNull::new(headers) } else { None };
-        let (mut index, batch) = (0, self.batch);
+        let mut index = 0;
         std::iter::from_fn(move || {
-            let _borrowed: PhantomData<&'a MessageBatch> = batch;
             let headers = headers?;
             let (mut name, mut value, mut length): (*const c_char, *const c_void, usize) =
                 (std::ptr::null(), std::ptr::null(), 0);
@@ -295,7 +292,7 @@ impl<'a> Message<'a> {
         Some(MessageError { kind, message })
     }
 
-    fn failed(&self) -> bool {
+    fn failed(self) -> bool {
         self.message.err != sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR
     }
 }

@@ -16,6 +16,7 @@
 #![deny(unsafe_op_in_unsafe_fn)]
 #![deny(clippy::undocumented_unsafe_blocks)]
 
+pub mod admin;
 pub mod config;
 pub mod connection;
 pub mod consumer;
@@ -23,9 +24,10 @@ pub mod error;
 pub mod lane_queue;
 mod log;
 mod native;
-
+pub mod producer;
 pub mod trouble;
 
+pub use admin::{Admin, EnsuredTopic, TopicDescription};
 pub use config::{KafkaSourceConfig, OnLostOffsets, Start};
 pub use connection::Connection;
 pub use consumer::{
@@ -33,6 +35,9 @@ pub use consumer::{
     CommittedMetadata, Consumer, ConsumerEvent, StartAt, Tuning,
 };
 pub use error::KafkaError;
-pub use lane_queue::{LaneHandle, LaneQueue, Message, MessageBatch, MessageError, MessageErrorKind};
-
+pub use lane_queue::{LaneHandle, LaneQueue, Message, MessageBatch, MessageError, MessageErrorKind, Wake};
+pub use producer::{
+    BulkProducer, Compression, Confirmation, Delivery, DeliveryError, OutgoingRecord, Producer,
+    ProducerSettings,
+};
 pub use trouble::{Trouble, TroubleKind};

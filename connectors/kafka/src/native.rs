@@ -92,10 +92,13 @@ impl Handle {
     }
 
     /// The queue of rebalances, errors and log lines.
-    pub(crate) fn consumer_queue(self: &Arc<Self>) -> Option<Queue> {
-        // SAFETY: the client is alive; the returned reference is released by `Queue`.
-        let queue = unsafe { sys::rd_kafka_queue_get_consumer(self.ptr()) };
-        Queue::own(queue, self)
+    pub(crate) fn event_queue(self: &Arc<Self>) -> Option<Queue> {
+        // SAFETY: the client is alive; the returned reference is released by `Queue`. Without a group there
+        // is no consumer queue, and the events stay in the main one.
+        unsafe {
+            let queue = sys::rd_kafka_queue_get_consumer(self.ptr());
+            Queue::own(queue, self).or_else(|| Queue::own(sys::rd_kafka_queue_get_main(self.ptr()), self))
+        }
     }
 
     /// A queue of our own.

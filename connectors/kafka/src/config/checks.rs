@@ -365,6 +365,8 @@ mod tests {
     }
 
     proptest! {
+        // Each case makes a client.
+        #![proptest_config(ProptestConfig::with_cases(32))]
         #[test]
         fn no_text_makes_the_checks_panic(brokers in any::<String>(), topic in any::<String>(), group in any::<String>()) {
             let block = serde_json::json!({ "brokers": brokers, "topics": [topic, "a"], "group": group });

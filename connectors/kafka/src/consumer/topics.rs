@@ -8,6 +8,7 @@ use rdkafka::metadata::MetadataTopic;
 use rdkafka::types::RDKafkaErrorCode as Code;
 
 use super::{Consumer, refuse_nul};
+use crate::admin::TopicDescription;
 use crate::error::KafkaError;
 
 impl Consumer {
@@ -31,6 +32,28 @@ impl Consumer {
 
     /// The numbers of the partitions of one topic. It is not created by asking.
     pub fn partitions_of(&self, topic: &str, timeout: Duration) -> Result<Vec<i32>, KafkaError> {
+        self.look_at(topic, timeout, partitions)
+    }
+
+    /// What one topic is like.
+    pub(crate) fn describe(&self, topic: &str, timeout: Duration) -> Result<TopicDescription, KafkaError> {
+        self.look_at(topic, timeout, |found| TopicDescription {
+            partitions: found.partitions().len(),
+            replication: found
+                .partitions()
+                .iter()
+                .map(|partition| partition.replicas().len())
+                .max()
+                .unwrap_or(0),
+        })
+    }
+
+    fn look_at<T>(
+        &self,
+        topic: &str,
+        timeout: Duration,
+        read: impl Fn(&MetadataTopic) -> T,
+    ) -> Result<T, KafkaError> {
         refuse_nul(topic)?;
         let metadata = self
             .handle
@@ -40,7 +63,7 @@ impl Consumer {
         let unknown = || KafkaError::UnknownTopic { topic: topic.to_owned() };
         let found = metadata.topics().iter().find(|found| found.name() == topic).ok_or_else(unknown)?;
         match found.error().map(Code::from) {
-            None => Ok(partitions(found)),
+            None => Ok(read(found)),
             Some(code) => Err(KafkaError::from_code(code, "describing", Some(topic), &self.brokers)),
         }
     }
