@@ -1,1 +1,32 @@
-//! The BigQuery sink: batches of rows as insertAll requests
+//! The BigQuery sink: batches of rows as `tabledata.insertAll` requests.
+//!
+//! | module | what it does |
+//! |---|---|
+//! | [`config`] | the `bigquery` block of a pipeline file |
+//! | `sink` | what the runtime holds |
+//! | `plan` | schema → table: columns, creation, comparison with a table that is there |
+//! | `encode`, `values` | record → row of a request, value by value |
+//! | `decimal`, `time_text` | values that are checked digit by digit |
+//! | `writer`, `answers` | sends requests, says which rows are in |
+//! | `table` | sees to it that a table is there before its first row |
+//! | `rest`, `credentials` | the connection, and who we are |
+//! | `error` | what went wrong, and whether waiting helps |
+
+#![forbid(unsafe_code)]
+
+mod answers;
+pub mod config;
+mod credentials;
+mod decimal;
+mod encode;
+mod error;
+mod plan;
+mod rest;
+mod sink;
+mod table;
+mod time_text;
+mod values;
+mod writer;
+
+pub use config::BigQueryConfig;
+pub use sink::BigQuerySink;

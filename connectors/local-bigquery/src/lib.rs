@@ -1,1 +1,172 @@
-//! A faithful local BigQuery for the embedded mode and for tests
+//! A faithful local BigQuery for the embedded mode and for tests.
+//!
+//! One HTTP port answers the part of BigQuery's REST interface that a streaming writer uses: datasets, tables,
+//! `tabledata.insertAll` and `.list`, and queries of the form `SELECT *` and `SELECT COUNT(*)`. Everything is in memory.
+//! What it takes care to get right is what clients get wrong: all-or-nothing inserts with `invalid` and `stopped` rows,
+//! the one-minute memory of `insertId`, request limits, schema changes, types column by column. Anything that can go
+//! wrong on the way can be scripted with [`Fault`]s.
+//!
+//! Beside BigQuery's own paths there are: `GET`, `POST` and `DELETE /__faults` (a [`Fault`] or a list of them as JSON),
+//! `GET /__tables` ([`TableSummary`] list), `GET /__rows/{project}/{dataset}/{table}` (NDJSON) and `GET /__requests`
+//! (counts per method and table, and the largest number of concurrent insertAll calls).
+//!
+//! Known differences: GEOGRAPHY, INTERVAL and RANGE columns, views and template tables are refused; zone names in
+//! timestamps other than UTC are refused; column defaults are kept but not applied.
+#![forbid(unsafe_code)]
+
+mod clock;
+mod error;
+mod faults;
+mod rest;
+mod server;
+mod sql;
+mod store;
+mod types;
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value as Json};
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+pub use clock::Clock;
+pub use error::StartError;
+pub use faults::{Fault, Method, QuotaReason, What};
+
+use faults::Script;
+use store::{Store, TableName};
+
+/// How the server is to run. The default listens on a free port of 127.0.0.1, without faults and credentials.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Where to listen; port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// Faults to begin with.
+    pub faults: Vec<Fault>,
+    /// Makes a missing dataset when a table is created in it. BigQuery itself answers 404.
+    pub auto_create_datasets: bool,
+    /// The bearer token every call must carry; others get status 401.
+    pub required_token: Option<String>,
+    /// Behaves as goccy/bigquery-emulator does where that differs from BigQuery: insertAll ignores `insertId` and
+    /// `skipInvalidRows`, a wrong type is status 500 with plain text, tables cannot be patched.
+    pub foreign_emulator: bool,
+    /// The time the server goes by.
+    pub clock: Clock,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options {
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+            faults: Vec::new(),
+            auto_create_datasets: false,
+            required_token: None,
+            foreign_emulator: false,
+            clock: Clock::system(),
+        }
+    }
+}
+
+/// A table and how many rows can be seen in it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TableSummary {
+    /// The project's id.
+    pub project: String,
+    /// The dataset's id.
+    pub dataset: String,
+    /// The table's id.
+    pub table: String,
+    /// Visible rows.
+    pub rows: u64,
+}
+
+/// A running server. Dropping it stops it without waiting; [`LocalBigQuery::stop`] waits for open requests.
+#[derive(Debug)]
+pub struct LocalBigQuery {
+    address: SocketAddr,
+    state: Arc<rest::State>,
+    stop: DropGuard,
+    server: JoinHandle<()>,
+}
+
+impl LocalBigQuery {
+    /// Starts a server on the current tokio runtime.
+    ///
+    /// # Errors
+    /// [`StartError::Listen`] when the address cannot be listened on.
+    pub async fn start(options: Options) -> Result<LocalBigQuery, StartError> {
+        let refused = |cause| StartError::Listen { address: options.listen, cause };
+        let listener = TcpListener::bind(options.listen).await.map_err(refused)?;
+        let address = listener.local_addr().map_err(refused)?;
+        let state = Arc::new(rest::State::new(
+            Store::new(options.auto_create_datasets),
+            Script::new(options.faults),
+            options.clock,
+            options.required_token,
+            options.foreign_emulator,
+        ));
+        let stop = CancellationToken::new();
+        let server = tokio::spawn(server::run(listener, rest::router(Arc::clone(&state)), stop.clone()));
+        Ok(LocalBigQuery { address, state, stop: stop.drop_guard(), server })
+    }
+
+    /// The address it listens on, with the port that was taken.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The base URL for REST clients, `http://127.0.0.1:PORT/bigquery/v2`.
+    ///
+    /// A server that listens on every address is named by the loopback address.
+    pub fn base_url(&self) -> String {
+        let host = match self.address.ip() {
+            ip if ip.is_unspecified() && ip.is_ipv4() => SocketAddr::from((Ipv4Addr::LOCALHOST, self.address.port())),
+            ip if ip.is_unspecified() => {
+                SocketAddr::from((std::net::Ipv6Addr::LOCALHOST, self.address.port()))
+            }
+            _ => self.address,
+        };
+        format!("http://{host}/bigquery/v2")
+    }
+
+    /// Every table, in the order of their names.
+    pub fn tables(&self) -> Vec<TableSummary> {
+        summaries(&self.state.store())
+    }
+
+    /// The visible rows of a table, oldest first, every column named: integers and floats as numbers, moments as ISO 8601
+    /// text in UTC, NUMERIC, BYTES (base64) and JSON as text. `None`: there is no such table.
+    pub fn rows(&self, project: &str, dataset: &str, table: &str) -> Option<Vec<Map<String, Json>>> {
+        let store = self.state.store();
+        let table = store.table(&TableName::new(project, dataset, table)).ok()?;
+        Some(table.rows().iter().map(|row| types::render::object(row, table.columns())).collect())
+    }
+
+    /// Adds a fault at the end of the script.
+    pub fn script(&self, fault: Fault) {
+        self.state.script().add(fault);
+    }
+
+    /// Stops accepting, lets requests in flight finish for a few seconds, and returns once the port is free.
+    pub async fn stop(self) {
+        drop(self.stop);
+        if let Err(failed) = self.server.await {
+            tracing::error!(cause = %failed, "the local BigQuery ended abnormally");
+        }
+    }
+}
+
+fn summaries(store: &Store) -> Vec<TableSummary> {
+    store
+        .all_tables()
+        .map(|(dataset, id, table)| TableSummary {
+            project: dataset.project.clone(),
+            dataset: dataset.dataset.clone(),
+            table: id.clone(),
+            rows: u64::try_from(table.rows().len()).unwrap_or(u64::MAX),
+        })
+        .collect()
+}

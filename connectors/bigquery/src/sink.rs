@@ -1,0 +1,218 @@
+//! The BigQuery sink itself: what the runtime holds.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use futures::future::BoxFuture;
+use gcp_bigquery_client::model::query_request::QueryRequest;
+use gcp_bigquery_client::model::query_response::QueryResponse;
+use serde_json::Value;
+use txconnect_connector_api::{
+    ConfigProblem, Encoder, Protocol, Sink, SinkError, SinkLimits, TableCount, TableSchema, Writer,
+};
+
+use crate::config::{BigQueryConfig, Credentials, Endpoint};
+use crate::credentials::TokenSource;
+use crate::encode::{MAX_REQUEST_BYTES, MAX_REQUEST_ROWS, RowEncoder};
+use crate::error::CallError;
+use crate::plan::TablePlan;
+use crate::rest::Server;
+use crate::table::Table;
+use crate::writer::BigQueryWriter;
+
+/// The variable by which Google's own clients find an emulator.
+const EMULATOR_VARIABLE: &str = "BIGQUERY_EMULATOR_HOST";
+
+/// Writes rows into BigQuery tables.
+pub struct BigQuerySink {
+    shared: Arc<Shared>,
+}
+
+/// What all lanes share.
+pub(crate) struct Shared {
+    pub(crate) config: BigQueryConfig,
+    pub(crate) server: Server,
+    tables: Mutex<HashMap<Arc<str>, Arc<Table>>>,
+}
+
+impl Shared {
+    /// The table called `name` (`dataset.table`), if an encoder was made for it.
+    pub(crate) fn table(&self, name: &str) -> Option<Arc<Table>> {
+        self.tables.lock().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
+    }
+}
+
+impl BigQuerySink {
+    /// Prepares a sink; touches neither network nor files.
+    ///
+    /// A relative path of a key file is taken from `base_dir`. From the `environment` are read
+    /// `BIGQUERY_EMULATOR_HOST`, `GOOGLE_APPLICATION_CREDENTIALS`, `HOME` and `GCE_METADATA_HOST`.
+    ///
+    /// # Errors
+    /// [`SinkError::Fatal`] where the address of the server is not one, or TLS cannot be set up. Call
+    /// [`BigQueryConfig::problems`] first: it finds more, with places.
+    pub fn new(
+        config: BigQueryConfig,
+        base_dir: &Path,
+        environment: &dyn Fn(&str) -> Option<String>,
+    ) -> Result<Self, SinkError> {
+        let emulator = environment(EMULATOR_VARIABLE).filter(|host| !host.is_empty());
+        let (endpoint, is_emulator) = match (&config.endpoint, emulator) {
+            (Some(address), _) => {
+                let endpoint = Endpoint::parse(address).map_err(|why| {
+                    SinkError::fatal(format!("`endpoint: {address}` {why}"), "write it as `http://host:port`")
+                })?;
+                let local = endpoint.is_local_plain();
+                (endpoint, local)
+            }
+            (None, Some(host)) => {
+                let address = if host.contains("://") { host.clone() } else { format!("http://{host}") };
+                let endpoint = Endpoint::parse(&address).map_err(|why| {
+                    SinkError::fatal(
+                        format!("{EMULATOR_VARIABLE} (`{host}`) {why}"),
+                        "set it to `host:port`, or unset it to use Google's BigQuery",
+                    )
+                })?;
+                (endpoint, true)
+            }
+            (None, None) => (Endpoint::google(), false),
+        };
+        let credentials = match &config.credentials {
+            Some(credentials) => credentials,
+            None if is_emulator => &Credentials::None,
+            None => &Credentials::ApplicationDefault,
+        };
+        let source = TokenSource::new(credentials, base_dir, environment);
+        let server = Server::new(endpoint, source, config.timeout.0).map_err(|error| {
+            SinkError::fatal(
+                format!("cannot set up the connection to BigQuery: {}", error.without_url()),
+                "check the certificates of this machine",
+            )
+        })?;
+        Ok(Self { shared: Arc::new(Shared { config, server, tables: Mutex::default() }) })
+    }
+
+    /// Mistakes that show only with the schema of a topic: column names that BigQuery refuses, partition and
+    /// cluster columns that are missing or do not fit, no schema at all. An empty `path` is the whole block.
+    pub fn plan_problems(&self, topic: &str, schema: Option<&TableSchema>) -> Vec<ConfigProblem> {
+        let Some(schema) = schema else {
+            return vec![ConfigProblem {
+                path: String::new(),
+                message: format!("the records of `{topic}` have no schema, and BigQuery tables need columns"),
+                help: Some(
+                    "add `validate: {schema: schemas/{topic}.json}` and keep `decode: json`".to_owned(),
+                ),
+            }];
+        };
+        match TablePlan::new(schema) {
+            Ok(plan) => plan.layout_problems(&self.shared.config),
+            Err(problems) => problems,
+        }
+    }
+
+    /// The plan of the table for `topic`; the same table for all topics that share it.
+    fn register(&self, topic: &str, plan: TablePlan) -> Result<(), SinkError> {
+        let name = self.table(topic);
+        let mut tables = self.shared.tables.lock().unwrap_or_else(PoisonError::into_inner);
+        match tables.get(&name) {
+            Some(table) if table.plan.same_columns(&plan) => {}
+            Some(table) => {
+                return Err(SinkError::fatal(
+                    format!(
+                        "the topics `{}` and `{topic}` have different columns and go to the same table `{name}`",
+                        table.topic
+                    ),
+                    "give each its own table (`table: \"{topic}\"`) or one schema",
+                ));
+            }
+            None => {
+                let id = self.shared.config.table_name(topic);
+                let table = Table::new(id, Arc::clone(&name), plan, topic);
+                tables.insert(name, Arc::new(table));
+            }
+        }
+        Ok(())
+    }
+
+    async fn count(&self, table: &Arc<str>) -> Result<TableCount, SinkError> {
+        let config = &self.shared.config;
+        let doing = format!("counting the rows of `{table}`");
+        let mut query = QueryRequest::new(format!("SELECT COUNT(*) FROM `{}.{table}`", config.project));
+        query.location.clone_from(&config.location);
+        query.timeout_ms = i32::try_from(config.timeout.0.as_millis()).ok();
+        let answer = async {
+            let session = self.shared.server.session().await?;
+            Ok(session.client.job().query(&config.project, query).await?)
+        };
+        let rows = match answer.await {
+            Ok(answer) => Some(
+                single_count(&answer)
+                    .ok_or_else(|| SinkError::transient(format!("{doing}: the query has not ended yet")))?,
+            ),
+            Err(CallError::Refused(refusal)) if refusal.status == 404 => None,
+            Err(error) => return Err(error.into_sink_error(&doing)),
+        };
+        Ok(TableCount { table: Arc::clone(table), rows })
+    }
+}
+
+fn single_count(answer: &QueryResponse) -> Option<u64> {
+    let row = answer.rows.as_ref()?.first()?;
+    match row.columns.as_ref()?.first()?.value.as_ref()? {
+        Value::String(text) => text.parse().ok(),
+        other => other.as_u64(),
+    }
+}
+
+impl Sink for BigQuerySink {
+    fn name(&self) -> &'static str {
+        "bigquery"
+    }
+
+    fn protocol(&self) -> Protocol {
+        Protocol::AtLeastOnce
+    }
+
+    fn limits(&self) -> SinkLimits {
+        SinkLimits {
+            request_bytes: MAX_REQUEST_BYTES,
+            request_rows: MAX_REQUEST_ROWS,
+            in_flight: usize::from(self.shared.config.in_flight.max(1)),
+            batches_mix_partitions: true,
+        }
+    }
+
+    fn table(&self, topic: &str) -> Arc<str> {
+        format!("{}.{}", self.shared.config.dataset, self.shared.config.table_name(topic)).into()
+    }
+
+    fn encoder(&self, topic: &str, schema: Option<&TableSchema>) -> Result<Box<dyn Encoder>, SinkError> {
+        if let Some(problem) = self.plan_problems(topic, schema).into_iter().next() {
+            return Err(SinkError::Fatal { cause: problem.message, hint: problem.help });
+        }
+        let plan = schema.map(TablePlan::new);
+        let (Some(schema), Some(Ok(plan))) = (schema, plan) else {
+            return Err(SinkError::fatal(
+                format!("the records of `{topic}` give no table"),
+                "check the schema of the topic",
+            ));
+        };
+        self.register(topic, plan)?;
+        Ok(Box::new(RowEncoder::new(&self.shared.config, topic, schema)))
+    }
+
+    fn writer(&self) -> Box<dyn Writer> {
+        Box::new(BigQueryWriter::new(Arc::clone(&self.shared)))
+    }
+
+    fn count_rows<'a>(&'a self, tables: &'a [Arc<str>]) -> BoxFuture<'a, Result<Vec<TableCount>, SinkError>> {
+        Box::pin(async move {
+            let mut counts = Vec::with_capacity(tables.len());
+            for table in tables {
+                counts.push(self.count(table).await?);
+            }
+            Ok(counts)
+        })
+    }
+}

@@ -1,0 +1,32 @@
+//! `tabledata.list`.
+
+use std::sync::Arc;
+
+use axum::extract::{Request, State as Shared};
+use axum::response::Response;
+use serde_json::json;
+
+use super::exchange::{Reply, State};
+use super::pages::{Page, add_token, timestamp_form};
+use super::tables::{TablePath, table_name};
+use crate::faults::Method;
+
+pub(super) async fn list(Shared(state): Shared<Arc<State>>, path: TablePath, request: Request) -> Response {
+    let name = table_name(path);
+    state
+        .serve(Method::TabledataList, Some(name.clone()), request, |call| {
+            let page = Page::of(call)?;
+            let store = call.state.store();
+            let table = store.table(&name)?;
+            let (rows, next) = page.rows(table.rows(), table.columns(), timestamp_form(call));
+            let mut document = json!({
+                "kind": "bigquery#tableDataList",
+                "etag": table.etag(),
+                "totalRows": table.rows().len().to_string(),
+                "rows": rows,
+            });
+            add_token(&mut document, "pageToken", next);
+            Ok(Reply::Document(document))
+        })
+        .await
+}
