@@ -148,6 +148,11 @@ impl Books {
         }
     }
 
+    /// The partition behind a slot, if it was ever held.
+    pub(crate) fn partition_of(&self, slot: Slot) -> Option<TopicPartition> {
+        self.lock().partitions.get(&slot).map(|books| books.partition.clone())
+    }
+
     pub(crate) fn add(&self, slot: Slot, tally: Tally) {
         if let Some(books) = self.lock().partitions.get_mut(&slot) {
             books.tally += tally;

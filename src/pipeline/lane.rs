@@ -13,12 +13,11 @@ use std::sync::mpsc::{Receiver, SyncSender, TryRecvError};
 use std::time::{Duration, Instant};
 
 use bumpalo::Bump;
-use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::mpsc::Sender;
 use txconnect_connector_api::{BadRecord, Encoded, Encoder, Record, RowSource, Sink, SinkError, SinkLimits, TopicPartition};
 use txconnect_connector_api::Value;
 use txconnect_kafka::{LaneQueue, MessageBatch, MessageErrorKind};
 
-use super::books::Tally;
 use super::memory::Charge;
 use super::open::{Closed, DeadLetter, Open, Stage, Taken, TopicIndex};
 use super::records::{RecordView, Records};
@@ -76,9 +75,9 @@ pub(super) struct LaneSetup {
     pub(super) queue: LaneQueue,
     pub(super) wake: Arc<Wake>,
     pub(super) commands: Receiver<Command>,
-    pub(super) reports: std::sync::mpsc::Sender<LaneReport>,
-    /// Bounded by `in_flight`: a lane sends only while fewer flushes than the sink wants are on their way.
-    pub(super) flushes: UnboundedSender<Flush>,
+    pub(super) reports: SyncSender<LaneReport>,
+    /// As long as the sink's `in_flight`: a lane sends only while fewer flushes are on their way.
+    pub(super) flushes: Sender<Flush>,
     pub(super) in_flight: Arc<AtomicUsize>,
 }
 
@@ -90,8 +89,8 @@ pub(super) struct Lane {
     queue: LaneQueue,
     wake: Arc<Wake>,
     commands: Receiver<Command>,
-    reports: std::sync::mpsc::Sender<LaneReport>,
-    flushes: UnboundedSender<Flush>,
+    reports: SyncSender<LaneReport>,
+    flushes: Sender<Flush>,
     in_flight: Arc<AtomicUsize>,
     taken: MessageBatch,
     arena: Bump,
@@ -182,7 +181,7 @@ impl Lane {
                 return false;
             }
             self.in_flight.fetch_add(1, Ordering::AcqRel);
-            if self.flushes.send(flush).is_err() {
+            if self.flushes.try_send(flush).is_err() {
                 self.fail(Failure::fatal("the writer of a lane has ended early", None));
             }
             return true;
@@ -298,8 +297,8 @@ impl Lane {
         drop(previous);
         self.taken.clear();
         for slot in lost {
-            if self.reports.send(LaneReport::PositionLost { slot }).is_err() {
-                self.halted = true;
+            if self.reports.try_send(LaneReport::PositionLost { slot }).is_err() {
+                failure = Some(Failure::fatal("the source thread does not take a lane's reports", None));
             }
         }
         if let Some(failure) = failure {
@@ -489,9 +488,4 @@ pub(super) fn sink_failure(topic: &str, error: &SinkError) -> Failure {
         SinkError::Transient { .. } | SinkError::Rejected { .. } => None,
     };
     Failure::fatal(format!("{topic}: {error}"), hint)
-}
-
-/// The tally of rows that are gone from a flush.
-pub(super) fn one_record() -> Tally {
-    Tally { written: 1, rows: 1, ..Tally::default() }
 }
