@@ -34,7 +34,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 pub use clock::Clock;
 pub use error::StartError;
-pub use faults::{Fault, Method, QuotaReason, What};
+pub use faults::{Fault, Method, QuotaReason, ScriptError, What};
 
 use faults::Script;
 use store::{Store, TableName};
@@ -123,7 +123,9 @@ impl LocalBigQuery {
     /// A server that listens on every address is named by the loopback address.
     pub fn base_url(&self) -> String {
         let host = match self.address.ip() {
-            ip if ip.is_unspecified() && ip.is_ipv4() => SocketAddr::from((Ipv4Addr::LOCALHOST, self.address.port())),
+            ip if ip.is_unspecified() && ip.is_ipv4() => {
+                SocketAddr::from((Ipv4Addr::LOCALHOST, self.address.port()))
+            }
             ip if ip.is_unspecified() => {
                 SocketAddr::from((std::net::Ipv6Addr::LOCALHOST, self.address.port()))
             }

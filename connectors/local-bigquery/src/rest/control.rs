@@ -6,7 +6,6 @@ use axum::Router;
 use axum::extract::{Request, State as Shared};
 use axum::response::Response;
 use axum::routing::get;
-use serde::Deserialize;
 use serde_json::Value as Json;
 
 use super::exchange::{State, refusal, respond};
@@ -23,14 +22,6 @@ pub(super) fn router() -> Router<Arc<State>> {
         .route("/__requests", get(requests))
 }
 
-/// One fault or a list of them.
-#[derive(Debug, Deserialize)]
-#[serde(untagged)]
-enum Faults {
-    Many(Vec<Fault>),
-    One(Box<Fault>),
-}
-
 async fn faults(Shared(state): Shared<Arc<State>>) -> Response {
     document(&serde_json::to_value(state.script().left()).unwrap_or(Json::Null))
 }
@@ -41,13 +32,9 @@ async fn add_faults(Shared(state): Shared<Arc<State>>, request: Request) -> Resp
         Ok(body) => body,
         Err(refused) => return refusal(&refused),
     };
-    let added = match serde_json::from_slice(&body) {
-        Ok(Faults::Many(faults)) => faults,
-        Ok(Faults::One(fault)) => vec![*fault],
-        Err(wrong) => {
-            let message = format!("Not a fault and not a list of faults: {wrong}.");
-            return refusal(&ApiError::invalid(message));
-        }
+    let added = match Fault::parse_script(&body) {
+        Ok(added) => added,
+        Err(wrong) => return refusal(&ApiError::invalid(wrong.to_string())),
     };
     let mut script = state.script();
     for fault in added {
