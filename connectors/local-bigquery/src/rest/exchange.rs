@@ -50,11 +50,10 @@ impl Target {
 }
 
 /// What all requests share.
-#[derive(Debug)]
 pub(crate) struct State {
-    pub(crate) clock: Clock,
-    pub(crate) required_token: Option<String>,
-    pub(crate) foreign_emulator: bool,
+    clock: Clock,
+    required_token: Option<String>,
+    pub(super) foreign_emulator: bool,
     store: Mutex<Store>,
     script: Mutex<Script>,
     traffic: Arc<Mutex<Traffic>>,

@@ -50,6 +50,7 @@ fn bigquery() -> Router<Arc<State>> {
         .route("/projects/{project}/queries", post(queries::query))
         .route("/projects/{project}/queries/{job}", get(queries::results))
         .route("/projects/{project}/jobs", post(queries::insert_job))
+        .method_not_allowed_fallback(unknown_route)
 }
 
 async fn unknown_route() -> Response {

@@ -82,7 +82,7 @@ async fn the_client_creates_inserts_lists_and_queries() {
 
     let query =
         JobConfigurationQuery { query: "SELECT * FROM p.d.t".into(), ..JobConfigurationQuery::default() };
-    let pages: Vec<_> = client.job().query_all("p", query, Some(2)).collect().await;
+    let pages: Vec<_> = Box::pin(client.job().query_all("p", query, Some(2)).collect()).await;
     let sizes: Vec<usize> = pages.into_iter().map(|page| page.unwrap().len()).collect();
     assert_eq!(sizes, vec![2, 1]);
 

@@ -27,8 +27,7 @@ fn owned(reasons: &[(u64, &str)]) -> Vec<(u64, String)> {
     reasons.iter().map(|(index, reason)| (*index, (*reason).to_owned())).collect()
 }
 
-// "[skipInvalidRows] The default value is false, which causes the entire request to fail if any invalid rows exist."
-// The rows that would have been good are listed with the reason "stopped".
+// skipInvalidRows: the default is false, which makes the entire request fail if any row is invalid. The rows that would have been good are listed with the reason "stopped".
 #[tokio::test]
 async fn one_invalid_row_keeps_all_rows_out_and_the_others_are_stopped() {
     let server = server().await;
@@ -48,7 +47,7 @@ async fn one_invalid_row_keeps_all_rows_out_and_the_others_are_stopped() {
     assert!(server.rows().is_empty());
 }
 
-// "[skipInvalidRows] Insert all valid rows of a request, even if invalid rows exist."
+// skipInvalidRows: the valid rows of a request are inserted even if others are invalid.
 #[tokio::test]
 async fn with_skip_invalid_rows_the_good_rows_go_in() {
     let server = server().await;
@@ -58,7 +57,7 @@ async fn with_skip_invalid_rows_the_good_rows_go_in() {
     assert_eq!(server.rows(), vec![json!({"id": 1, "name": null}), json!({"id": 3, "name": null})]);
 }
 
-// "[ignoreUnknownValues] Accept rows that contain values that do not match the schema. The unknown values are ignored."
+// ignoreUnknownValues: values that no column takes are ignored instead of making the row invalid.
 #[tokio::test]
 async fn unknown_fields_are_dropped_where_the_request_says_so() {
     let server = server().await;
@@ -68,7 +67,7 @@ async fn unknown_fields_are_dropped_where_the_request_says_so() {
     assert_eq!(server.rows(), vec![json!({"id": 1, "name": null})]);
 }
 
-// "BigQuery remembers this ID for up to one minute"; "best effort basis".
+// insertId: remembered for up to one minute, on a best effort basis.
 #[tokio::test]
 async fn an_insert_id_keeps_a_repeated_row_out_for_a_minute_and_not_longer() {
     let clock = Clock::system();
@@ -108,7 +107,7 @@ async fn a_gzip_body_is_taken_under_any_content_type() {
     assert_eq!(request(b"not gzip".to_vec()).await.0, 400);
 }
 
-// "Maximum rows per request: 50,000 rows"; "HTTP request size limit: 10 MB".
+// Quotas for streaming inserts: 50,000 rows per request, 10 MB per HTTP request.
 #[tokio::test]
 async fn requests_beyond_the_documented_limits_are_refused_whole() {
     let server = server().await;

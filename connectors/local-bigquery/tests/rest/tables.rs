@@ -18,8 +18,7 @@ async fn a_dataset_is_made_found_listed_and_deleted() {
     let delete = |query: &str| {
         server.send(server.http.delete(server.url(&format!("projects/proj-1/datasets/d{query}"))))
     };
-    // "deleteContents: If True, delete all the tables in the dataset. If False and the dataset contains tables, the
-    // request will fail."
+    // deleteContents: without it, a dataset that holds tables is not deleted.
     assert_eq!(delete("").await.1["error"]["errors"][0]["reason"], "resourceInUse");
     assert_eq!(delete("?deleteContents=true").await.0, 204);
     assert_eq!(server.get("projects/proj-1/datasets/d").await.0, 404);
@@ -81,7 +80,7 @@ async fn tables_and_rows_are_listed_page_by_page() {
     assert_eq!(server.get(&format!("{path}&pageToken=nonsense")).await.0, 400);
 }
 
-// "You can add a new column … must be NULLABLE or REPEATED"; "relax a column's mode from REQUIRED to NULLABLE".
+// A schema may gain columns that are NULLABLE or REPEATED and relax REQUIRED to NULLABLE; nothing else.
 #[tokio::test]
 async fn a_patch_adds_columns_and_keeps_rows_and_refuses_to_narrow() {
     let server = Server::with_table(
@@ -180,7 +179,7 @@ async fn a_missing_dataset_is_made_only_where_the_options_say_so() {
     }
 }
 
-// "401 authError / required: the request's credentials are missing or not valid."
+// Credentials that are missing or not valid are status 401.
 #[tokio::test]
 async fn a_required_token_is_required() {
     let options = Options { required_token: Some("right".into()), ..Options::default() };
