@@ -12,7 +12,7 @@ use super::{CommandError, print_result, runtime};
 /// Run a local BigQuery.
 ///
 /// Speaks the REST interface of BigQuery, keeps tables in memory, and forgets them when it ends. Clients find
-/// it by BIGQUERY_EMULATOR_HOST, or by `endpoint:` in a pipeline file.
+/// it by `BIGQUERY_EMULATOR_HOST`, or by `endpoint:` in a pipeline file.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -36,7 +36,8 @@ pub fn serve(arguments: &LocalBigQueryArguments) -> Result<(), CommandError> {
     let faults = match &arguments.faults {
         None => Vec::new(),
         Some(path) => {
-            let wrong = |error: &dyn std::fmt::Display| CommandError::Usage(format!("{}: {error}", path.display()));
+            let wrong =
+                |error: &dyn std::fmt::Display| CommandError::Usage(format!("{}: {error}", path.display()));
             let text = std::fs::read_to_string(path).map_err(|error| wrong(&error))?;
             serde_json::from_str(&text).map_err(|error| wrong(&error))?
         }

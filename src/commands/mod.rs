@@ -7,6 +7,7 @@ pub mod check;
 pub mod local_bigquery;
 pub mod logging;
 pub mod publish;
+mod report;
 pub mod run;
 mod signals;
 pub mod version;
@@ -176,7 +177,9 @@ mod tests {
 
     #[test]
     fn every_command_teaches_by_examples() {
-        for command in CommandLine::command().get_subcommands().filter(|command| command.get_name() != "version") {
+        for command in
+            CommandLine::command().get_subcommands().filter(|command| command.get_name() != "version")
+        {
             let help = command.clone().render_long_help().to_string();
             assert!(help.contains("Examples:"), "{}", command.get_name());
         }

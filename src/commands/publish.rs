@@ -131,7 +131,10 @@ pub fn publish(arguments: &PublishArguments) -> Result<(), CommandError> {
     }
     let mut producer = cluster.producer().map_err(CommandError::failed)?;
     for source in sources {
-        if source.name == "standard input" && screen.is_live() && std::io::IsTerminal::is_terminal(&std::io::stdin()) {
+        if source.name == "standard input"
+            && screen.is_live()
+            && std::io::IsTerminal::is_terminal(&std::io::stdin())
+        {
             say("reading JSON from the keyboard; Ctrl-D ends it");
         }
         print_result(&send_one(source, arguments.key.as_deref(), &mut producer, &screen)?)?;
@@ -198,7 +201,10 @@ mod tests {
         let line = send_one(source("[1,2]"), None, &mut producer, &Screen::stderr()).unwrap();
         assert!(line.starts_with("t: 2 records from t.json in 0."), "{line}");
         let line = send_one(source("3"), None, &mut producer, &Screen::stderr()).unwrap();
-        assert!(line.starts_with("t: 1 record from"), "records of earlier files are not counted again: {line}");
+        assert!(
+            line.starts_with("t: 1 record from"),
+            "records of earlier files are not counted again: {line}"
+        );
     }
 
     #[test]

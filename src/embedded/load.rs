@@ -107,7 +107,8 @@ struct FillingProducer<'a> {
 impl RecordProducer for FillingProducer<'_> {
     fn send(&mut self, record: &OutgoingRecord<'_>) -> Result<(), SendError> {
         let bytes = (record.value.len() + record.key.map_or(0, <[u8]>::len)) as u64 + RECORD_OVERHEAD;
-        let emptiest = self.filled.iter().enumerate().min_by_key(|(_, filled)| **filled).map_or(0, |(index, _)| index);
+        let emptiest =
+            self.filled.iter().enumerate().min_by_key(|(_, filled)| **filled).map_or(0, |(index, _)| index);
         if self.filled[emptiest] + bytes > PARTITION_BYTES {
             self.full = true;
             return Err(SendError::new("the embedded broker is full"));

@@ -63,7 +63,8 @@ impl EmbeddedServices {
         for topic in &topics {
             broker.create_topic(&topic.name, topic.partitions)?;
         }
-        let cluster = Cluster::new(&brokers, &[]).map_err(|error| LoadError::Send(SendError::new(error.to_string())))?;
+        let cluster = Cluster::new(&brokers, &[])
+            .map_err(|error| LoadError::Send(SendError::new(error.to_string())))?;
         // Loading reads files and waits for the broker: not for a thread that others need.
         let loaded = tokio::task::spawn_blocking(move || {
             let mut producer = cluster.producer().map_err(LoadError::Send)?;
@@ -78,8 +79,9 @@ impl EmbeddedServices {
         .await
         .map_err(|_| LoadError::Interrupted)??;
         let options = Options { auto_create_datasets: true, ..Options::default() };
-        let bigquery =
-            LocalBigQuery::start(options).await.map_err(|error| EmbeddedError::BigQuery(error.to_string()))?;
+        let bigquery = LocalBigQuery::start(options)
+            .await
+            .map_err(|error| EmbeddedError::BigQuery(error.to_string()))?;
         Ok(Self { broker, brokers, bigquery, topics: loaded })
     }
 

@@ -4,24 +4,37 @@ use std::time::Duration;
 
 use serde_json::json;
 use txconnect_kafka::{
-    Admin, BulkProducer, Compression, Connection, EnsuredTopic, KafkaError, KafkaSourceConfig, ProducerSettings,
+    Admin, BulkProducer, Compression, Connection, EnsuredTopic, KafkaError, KafkaSourceConfig,
+    ProducerSettings,
 };
 
 use super::producer::{OutgoingRecord, RecordProducer, SendError};
 use super::split::MAX_RECORD_BYTES;
 
 /// How long finding or making a topic may take.
-const TOPIC_DEADLINE: Duration = Duration::from_secs(30);
+const TOPIC_DEADLINE: Duration = Duration::from_secs(15);
 /// How long a record is tried to be delivered. A full queue is waited for as long, and so is the last flush.
-const DELIVERY_DEADLINE: Duration = Duration::from_secs(120);
+const DELIVERY_DEADLINE: Duration = Duration::from_mins(2);
 /// A little longer than the delivery: the client itself then says why a record failed.
 const FLUSH_DEADLINE: Duration = Duration::from_secs(150);
 /// The partitions that leave the number to the broker (KIP-464).
 const PARTITIONS_OF_THE_BROKER: i32 = -1;
 /// Beginnings of the settings that concern the connection: the ones that a publisher takes.
 const SETTINGS: [&str; 14] = [
-    "security.", "ssl.", "sasl.", "enable.ssl.", "enable.sasl.", "socket.", "broker.", "client.", "metadata.",
-    "topic.metadata.", "reconnect.", "connections.", "api.version.", "resolve.",
+    "security.",
+    "ssl.",
+    "sasl.",
+    "enable.ssl.",
+    "enable.sasl.",
+    "socket.",
+    "broker.",
+    "client.",
+    "metadata.",
+    "topic.metadata.",
+    "reconnect.",
+    "connections.",
+    "api.version.",
+    "resolve.",
 ];
 
 /// What a topic gets that has to be made.

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::time::Duration;
 
-use super::numbers::{counted, grouped, per_second, span};
+use super::numbers::{counted, grouped, span};
 use super::table::{Align, Table};
 
 /// What became of the records of one topic.
@@ -17,11 +17,15 @@ pub struct TopicRow {
     pub written: u64,
     /// Records in the dead letter topic.
     pub dead_lettered: u64,
-    /// Records that make no row by intent: tombstones, and bad ones where `on_error` is `skip`.
+    /// Records that make no row in the sink by intent, such as tombstones.
     pub filtered: u64,
+    /// Bad records left out because `on_error` is `skip`.
+    pub skipped: u64,
+    /// Records given back unfinished, to be read again.
+    pub given_back: u64,
     /// Requests sent to the sink, retries included.
     pub requests: u64,
-    /// Records written each second.
+    /// Rows written each second.
     pub rows_per_second: u64,
 }
 
@@ -61,7 +65,7 @@ pub struct PipelineSummary {
 }
 
 impl PipelineSummary {
-    /// The sums over all topics; the rate is that of the whole run.
+    /// The sums over all topics.
     pub fn totals(&self) -> TopicRow {
         let mut sum = TopicRow { topic: "all".to_owned(), ..TopicRow::default() };
         for row in &self.topics {
@@ -69,9 +73,12 @@ impl PipelineSummary {
             sum.written += row.written;
             sum.dead_lettered += row.dead_lettered;
             sum.filtered += row.filtered;
+            sum.skipped += row.skipped;
+            sum.given_back += row.given_back;
             sum.requests += row.requests;
+            // All topics share one clock: their rates add up.
+            sum.rows_per_second += row.rows_per_second;
         }
-        sum.rows_per_second = per_second(sum.written, self.elapsed);
         sum
     }
 
@@ -129,21 +136,32 @@ fn cells(row: &TopicRow) -> [String; 7] {
     ]
 }
 
-/// `read = written + dead-lettered + filtered`, with what is missing from it. A run that was cut off leaves
-/// records that were read and neither written nor committed: they are read again.
+/// `read = written + dead-lettered + filtered`, with what else there is: bad records left out by wish, and those
+/// that a run cut off has neither written nor committed.
 fn books_line(sum: &TopicRow) -> String {
-    let booked = sum.written + sum.dead_lettered + sum.filtered;
-    let mut line = format!(
-        "  books: {} read = {} written + {} dead-lettered + {} filtered",
-        grouped(sum.read),
-        grouped(sum.written),
-        grouped(sum.dead_lettered),
-        grouped(sum.filtered)
-    );
+    let mut parts = vec![
+        format!("{} written", grouped(sum.written)),
+        format!("{} dead-lettered", grouped(sum.dead_lettered)),
+        format!("{} filtered", grouped(sum.filtered)),
+    ];
+    if sum.skipped > 0 {
+        parts.push(format!("{} skipped", grouped(sum.skipped)));
+    }
+    if sum.given_back > 0 {
+        parts.push(format!("{} given back, to be read again", grouped(sum.given_back)));
+    }
+    let booked = sum.written + sum.dead_lettered + sum.filtered + sum.skipped + sum.given_back;
     if sum.read > booked {
-        let _ = write!(line, " + {} left in flight, read again by the next run", grouped(sum.read - booked));
-    } else if booked > sum.read {
-        let _ = write!(line, "; they do not balance: {} too many", counted(booked - sum.read, "record", "records"));
+        parts.push(format!("{} left in flight, to be read again", grouped(sum.read - booked)));
+    }
+    let mut line = format!("  books: {} read = {}", grouped(sum.read), parts.join(" + "));
+    if booked > sum.read {
+        // Writing to a String cannot fail.
+        let _ = write!(
+            line,
+            "; they do not balance: {} too many",
+            counted(booked - sum.read, "record", "records")
+        );
     }
     line.push('\n');
     line
@@ -219,7 +237,11 @@ transactions: finished in 0.5 s
     fn records_in_flight_and_wrong_books_are_said() {
         let mut cut_off = summary();
         cut_off.topics[0].written = 90;
-        assert!(cut_off.render().contains("+ 2 filtered + 9 left in flight, read again by the next run\n"));
+        assert!(cut_off.render().contains("+ 2 filtered + 9 left in flight, to be read again\n"));
+        cut_off.topics[0].given_back = 8;
+        cut_off.topics[0].skipped = 1;
+        assert!(cut_off.render().contains("+ 2 filtered + 1 skipped + 8 given back, to be read again\n"));
+        (cut_off.topics[0].given_back, cut_off.topics[0].skipped) = (0, 0);
         cut_off.topics[0].written = 100;
         assert!(cut_off.render().contains("they do not balance: 1 record too many"));
     }

@@ -299,7 +299,7 @@ mod tests {
             (format!("{{\"type\": \"authorized_user\", \"refresh_token\": \"{secret}\"}}"), "is missing"),
             (format!("{{\"type\": \"external_account\", \"secret\": \"{secret}\"}}"), "not supported"),
             (format!("\"{secret}\""), "is not a credentials file"),
-            (format!("{secret}"), "broken JSON"),
+            (secret.to_owned(), "broken JSON"),
         ] {
             let error = error_of(&text).await;
             assert!(error.contains(says) && error.contains("key.json"), "{error}");

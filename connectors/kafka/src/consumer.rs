@@ -28,7 +28,7 @@ pub use group::{Assignment, StartAt};
 use crate::config::KafkaSourceConfig;
 use crate::connection::Connection;
 use crate::error::{KafkaError, one_line};
-use crate::lane_queue::{LaneHandle, LaneQueue, Wake};
+use crate::lane_queue::{LaneQueue, Wake};
 use crate::native::{Entry, Event, Failure, Handle, Queue};
 use crate::trouble::{Repetitions, Trouble, TroubleKind};
 
@@ -311,12 +311,4 @@ fn list_of<'a>(
         })?;
     }
     Ok(list)
-}
-
-impl Consumer {
-    fn forward(&self, partition: &TopicPartition, lane: &LaneHandle) -> Result<(), KafkaError> {
-        self.handle
-            .forward(&partition.topic, partition.partition, lane.queue())
-            .map_err(|failure| self.failed(&failure, "assigning", Some(&partition.topic)))
-    }
 }

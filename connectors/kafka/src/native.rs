@@ -73,8 +73,13 @@ impl Handle {
         let native = settings.create_native_config()?;
         let events =
             sys::RD_KAFKA_EVENT_REBALANCE | sys::RD_KAFKA_EVENT_OFFSET_COMMIT | sys::RD_KAFKA_EVENT_ERROR;
-        // SAFETY: `native` owns a live configuration; the call only stores the mask.
-        unsafe { sys::rd_kafka_conf_set_events(native.ptr(), events) };
+        // SAFETY: `native` owns a live configuration; the calls store the mask and a function that lives for
+        // ever. Log lines arrive as events; while a client closes librdkafka calls the function instead, and
+        // its own would write to the standard error stream.
+        unsafe {
+            sys::rd_kafka_conf_set_events(native.ptr(), events);
+            sys::rd_kafka_conf_set_log_cb(native.ptr(), Some(write_log));
+        }
         let client = Client::new(settings, native, RDKafkaType::RD_KAFKA_CONSUMER, LogContext)?;
         // SAFETY: the client is alive. Without a group the call fails, which changes nothing.
         unsafe { sys::rd_kafka_poll_set_consumer(client.native_ptr()) };
@@ -108,22 +113,13 @@ impl Handle {
         Queue::own(queue, self)
     }
 
-    /// Sends what is fetched from a partition to `target`. The next fetch stop undoes it.
-    pub(crate) fn forward(
-        self: &Arc<Self>,
-        topic: &str,
-        partition: i32,
-        target: &Queue,
-    ) -> Result<(), Failure> {
-        let invalid = || Failure::plain(Code::InvalidArgument);
-        let topic = CString::new(topic).map_err(|_| invalid())?;
+    /// The queue that a partition is fetched into.
+    pub(crate) fn partition_queue(self: &Arc<Self>, topic: &str, partition: i32) -> Option<Queue> {
+        let topic = CString::new(topic).ok()?;
         // SAFETY: the client is alive and the name is a C string that outlives the call; the returned
         // reference is released by `Queue`.
-        let source = unsafe { sys::rd_kafka_queue_get_partition(self.ptr(), topic.as_ptr(), partition) };
-        let source = Queue::own(source, self).ok_or_else(invalid)?;
-        // SAFETY: both queues are alive; librdkafka takes a reference of its own on the target.
-        unsafe { sys::rd_kafka_queue_forward(source.ptr(), target.ptr()) };
-        Ok(())
+        let queue = unsafe { sys::rd_kafka_queue_get_partition(self.ptr(), topic.as_ptr(), partition) };
+        Queue::own(queue, self)
     }
 
     pub(crate) fn subscribe(&self, topics: &TopicPartitionList) -> Result<(), Failure> {
@@ -283,6 +279,12 @@ impl Queue {
         &self.handle
     }
 
+    /// Sends what arrives here, and what is here already, to `target`. Stopping a partition undoes it.
+    pub(crate) fn forward_to(&self, target: &Self) {
+        // SAFETY: both queues are alive; librdkafka takes a reference of its own on the target.
+        unsafe { sys::rd_kafka_queue_forward(self.ptr(), target.ptr()) };
+    }
+
     /// The next event. Must not be called on a lane's queue, whose messages are taken in batches.
     pub(crate) fn poll(&self, timeout: Duration) -> Option<Event> {
         // SAFETY: the queue is alive; the event is destroyed below, after all that points into it was copied.
@@ -340,6 +342,19 @@ unsafe fn copy_event(event: *mut sys::rd_kafka_event_t) -> Event {
             _ => Event::Served,
         }
     }
+}
+
+/// # Safety
+/// `facility` and `line` must be null or C strings.
+unsafe extern "C" fn write_log(
+    _: *const sys::rd_kafka_t,
+    level: c_int,
+    facility: *const c_char,
+    line: *const c_char,
+) {
+    // SAFETY: librdkafka passes C strings that live until the call returns.
+    let (facility, line) = unsafe { (copy_text(facility), copy_text(line)) };
+    log::write(level, &facility, &line);
 }
 
 /// # Safety

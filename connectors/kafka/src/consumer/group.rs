@@ -2,12 +2,14 @@
 
 #![forbid(unsafe_code)]
 
+use rdkafka::TopicPartitionList;
 use rdkafka::topic_partition_list::Offset;
 use txconnect_connector_api::TopicPartition;
 
 use super::{Consumer, list_of};
 use crate::error::KafkaError;
 use crate::lane_queue::LaneHandle;
+use crate::native::{Failure, Handle, Queue};
 
 /// A partition to read.
 #[derive(Clone, Copy)]
@@ -44,6 +46,8 @@ impl From<StartAt> for Offset {
 /// A partition that is being read.
 pub(super) struct Held {
     start: StartAt,
+    /// Where the partition is fetched into.
+    source: Queue,
     lane: LaneHandle,
 }
 
@@ -55,30 +59,41 @@ impl Consumer {
     /// lane takes meanwhile may come a second time: drop offsets below the expected one.
     pub fn assign(&self, partitions: &[Assignment<'_>]) -> Result<(), KafkaError> {
         let added = list_of(partitions.iter().map(|added| (added.partition, added.start.into())))?;
-        // Before assigning: what is fetched in between would go to the wrong queue.
-        for added in partitions {
-            self.forward(added.partition, added.queue)?;
+        let mut new = Vec::with_capacity(partitions.len());
+        for &Assignment { partition, start, queue } in partitions {
+            let source = self.handle.partition_queue(&partition.topic, partition.partition);
+            let source =
+                source.ok_or_else(|| KafkaError::UnknownTopic { topic: partition.topic.to_string() })?;
+            // Before assigning: what is fetched in between would go to the wrong queue.
+            source.forward_to(queue.queue());
+            new.push((partition.clone(), Held { start, source, lane: queue.clone() }));
         }
-        let result = if self.handle.is_cooperative() {
-            self.handle.incremental_assign(&added)
-        } else {
-            self.remember_positions()?;
-            let assigned = self.assigned.borrow();
-            let kept = assigned
-                .iter()
-                .filter(|(partition, _)| partitions.iter().all(|added| added.partition != *partition))
-                .map(|(partition, held)| (partition, held.start));
-            let new = partitions.iter().map(|added| (added.partition, added.start));
-            let all = list_of(kept.chain(new).map(|(partition, start)| (partition, start.into())))?;
-            self.handle.assign(&all)
-        };
-        result.map_err(|failure| self.failed(&failure, "assigning", None))?;
-        let mut assigned = self.assigned.borrow_mut();
-        for added in partitions {
-            let held = Held { start: added.start, lane: added.queue.clone() };
-            assigned.insert(added.partition.clone(), held);
+        if self.handle.is_cooperative() {
+            self.change(&added, Handle::incremental_assign)?;
+            self.assigned.borrow_mut().extend(new);
+            return Ok(());
         }
-        Ok(())
+        self.remember_positions()?;
+        self.assigned.borrow_mut().extend(new);
+        self.replace_assignment().inspect_err(|_| {
+            let mut assigned = self.assigned.borrow_mut();
+            partitions.iter().for_each(|added| drop(assigned.remove(added.partition)));
+        })
+    }
+
+    /// Makes the client read what `assigned` says.
+    fn replace_assignment(&self) -> Result<(), KafkaError> {
+        let assigned = self.assigned.borrow();
+        let all = list_of(assigned.iter().map(|(partition, held)| (partition, held.start.into())))?;
+        self.change(&all, Handle::assign)
+    }
+
+    fn change(
+        &self,
+        list: &TopicPartitionList,
+        call: fn(&Handle, &TopicPartitionList) -> Result<(), Failure>,
+    ) -> Result<(), KafkaError> {
+        call(&self.handle, list).map_err(|failure| self.failed(&failure, "changing the assignment", None))
     }
 
     /// Stops reading these partitions. Those that were never started may be in the list. Messages that were
@@ -92,19 +107,39 @@ impl Consumer {
             let mut assigned = self.assigned.borrow_mut();
             partitions.iter().filter(|partition| assigned.remove(*partition).is_some()).collect()
         };
-        let result = if cooperative {
+        if cooperative {
             let removed = list_of(started.iter().map(|partition| (*partition, Offset::Invalid)))?;
-            self.handle.incremental_unassign(&removed)
+            self.change(&removed, Handle::incremental_unassign)
+        } else if self.assigned.borrow().is_empty() {
+            self.handle
+                .assign_nothing()
+                .map_err(|failure| self.failed(&failure, "giving partitions up", None))
         } else {
-            let assigned = self.assigned.borrow();
-            if assigned.is_empty() {
-                self.handle.assign_nothing()
-            } else {
-                let kept = assigned.iter().map(|(partition, held)| (partition, held.start.into()));
-                self.handle.assign(&list_of(kept)?)
+            self.replace_assignment()
+        }
+    }
+
+    /// Starts an assigned partition anew from `start`, also one that stands still after an error.
+    pub(super) fn restart(&self, partition: &TopicPartition, start: StartAt) -> Result<(), KafkaError> {
+        let cooperative = self.handle.is_cooperative();
+        if !cooperative {
+            self.remember_positions()?;
+        }
+        match self.assigned.borrow_mut().get_mut(partition) {
+            Some(held) => held.start = start,
+            None => {
+                return Err(KafkaError::Other {
+                    what: format!("moving the position of {partition}"),
+                    cause: "the partition is not assigned".to_owned(),
+                });
             }
-        };
-        result.map_err(|failure| self.failed(&failure, "giving partitions up", None))
+        }
+        if !cooperative {
+            return self.replace_assignment();
+        }
+        let list = list_of([(partition, start.into())])?;
+        self.change(&list, Handle::incremental_unassign)?;
+        self.change(&list, Handle::incremental_assign)
     }
 
     /// What is being read.
@@ -125,18 +160,12 @@ impl Consumer {
         Ok(())
     }
 
-    /// Replacing the assignment stops every partition first, in the background, and a stop takes the
-    /// forwarding off. So under an eager assignor forwarding is renewed at every poll; what has arrived
-    /// meanwhile moves over, in order.
+    /// Stopping a partition takes its forwarding off, in the background: when it is started again at once,
+    /// as replacing the assignment does, possibly after it was forwarded anew. So forwarding is renewed at every
+    /// poll; what has arrived meanwhile moves over, in order.
     pub(super) fn forward_again(&self) {
-        let assigned = self.assigned.borrow();
-        if assigned.is_empty() || self.handle.is_cooperative() {
-            return;
-        }
-        for (partition, held) in assigned.iter() {
-            if let Err(error) = self.forward(partition, &held.lane) {
-                tracing::warn!(target: "kafka", "{partition} could not be forwarded to its lane: {error}");
-            }
+        for held in self.assigned.borrow().values() {
+            held.source.forward_to(held.lane.queue());
         }
     }
 }

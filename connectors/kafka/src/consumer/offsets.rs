@@ -8,7 +8,7 @@ use rdkafka::topic_partition_list::Offset;
 use rdkafka::types::RDKafkaErrorCode as Code;
 use txconnect_connector_api::TopicPartition;
 
-use super::{Consumer, list_of};
+use super::{Consumer, StartAt, list_of};
 use crate::error::KafkaError;
 use crate::native::Entry;
 
@@ -66,14 +66,24 @@ impl Consumer {
         Ok(entries.iter().map(position).collect())
     }
 
-    /// Goes on reading an assigned partition at `offset`. What was fetched before is dropped.
-    pub fn seek(&self, partition: &TopicPartition, offset: i64, timeout: Duration) -> Result<(), KafkaError> {
-        let list = list_of([(partition, Offset::Offset(offset))])?;
+    /// Goes on reading an assigned partition at `start`, also after an error message. What was fetched before
+    /// is dropped.
+    pub fn seek(
+        &self,
+        partition: &TopicPartition,
+        start: StartAt,
+        timeout: Duration,
+    ) -> Result<(), KafkaError> {
+        let list = list_of([(partition, start.into())])?;
         let what = "moving the position";
         let entries = self
             .handle
             .seek(&list, timeout)
             .map_err(|failure| self.failed(&failure, what, Some(&partition.topic)))?;
+        // A partition whose position was outside the log has stopped, and what has stopped cannot be moved.
+        if entries.iter().any(|entry| entry.code == Code::State) {
+            return self.restart(partition, start);
+        }
         entries.iter().try_for_each(|entry| self.refuse_failed(entry))
     }
 
