@@ -88,6 +88,23 @@ pub struct BooksSnapshot {
 }
 
 impl BooksSnapshot {
+    /// Adds the books of a later start of the same pipeline.
+    pub fn add(&mut self, later: &BooksSnapshot) {
+        for books in &later.partitions {
+            match self.partitions.iter_mut().find(|known| known.partition == books.partition) {
+                Some(known) => {
+                    let mut tally = known.tally;
+                    tally += books.tally;
+                    *known = PartitionBooks { tally, ..books.clone() };
+                }
+                None => self.partitions.push(books.clone()),
+            }
+        }
+        for (topic, requests) in &later.requests {
+            *self.requests.entry(topic.clone()).or_default() += requests;
+        }
+    }
+
     /// The sum over all partitions.
     pub fn total(&self) -> Tally {
         let mut total = Tally::default();
@@ -126,7 +143,13 @@ struct Inner {
 
 impl Books {
     /// Opens the books of a partition, or takes them up again.
-    pub(crate) fn assigned(&self, slot: Slot, partition: &TopicPartition, committed: Option<i64>, end: Option<i64>) {
+    pub(crate) fn assigned(
+        &self,
+        slot: Slot,
+        partition: &TopicPartition,
+        committed: Option<i64>,
+        end: Option<i64>,
+    ) {
         let mut inner = self.lock();
         let books = inner.partitions.entry(slot).or_insert_with(|| PartitionBooks {
             partition: partition.clone(),
@@ -205,7 +228,10 @@ mod tests {
         let partition = TopicPartition::new("t", 0);
         books.assigned(Slot(0), &partition, Some(5), Some(100));
         books.add(Slot(0), Tally { read: 50, ..Tally::default() });
-        books.add(Slot(0), Tally { written: 30, rows: 30, dead_lettered: 2, filtered: 3, skipped: 1, ..Tally::default() });
+        books.add(
+            Slot(0),
+            Tally { written: 30, rows: 30, dead_lettered: 2, filtered: 3, skipped: 1, ..Tally::default() },
+        );
         assert_eq!(books.snapshot().total().in_flight(), 14);
         assert_eq!(books.snapshot().lag(), Some(95));
         books.released(Slot(0));

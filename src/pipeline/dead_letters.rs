@@ -12,7 +12,9 @@ use std::time::Duration;
 use bumpalo::Bump;
 use tokio::sync::{Mutex, OnceCell};
 use txconnect_connector_api::{BadRecord, Header};
-use txconnect_kafka::{Admin, Connection, DeliveryError, KafkaError, OutgoingRecord, Producer, ProducerSettings};
+use txconnect_kafka::{
+    Admin, Connection, DeliveryError, KafkaError, OutgoingRecord, Producer, ProducerSettings,
+};
 
 use super::open::Stage;
 use super::records::RecordView;
@@ -96,13 +98,15 @@ impl DeadLetterQueue {
         };
         match producer.deliver(&record, DEADLINE).await {
             Ok(_) => {
-                let place = Shared::place(letter.stage, &partition.topic, partition.partition, letter.view.offset());
+                let place =
+                    Shared::place(letter.stage, &partition.topic, partition.partition, letter.view.offset());
                 tracing::debug!(pipeline = %self.shared.name, "{place}: dead letter: {}", letter.why);
                 Ok(())
             }
             Err(error @ DeliveryError::Unconfirmed { .. }) => Err(Ok(error.to_string())),
             Err(error) => {
-                let place = Shared::place(letter.stage, &partition.topic, partition.partition, letter.view.offset());
+                let place =
+                    Shared::place(letter.stage, &partition.topic, partition.partition, letter.view.offset());
                 Err(Err(Failure::fatal(format!("{place}: the dead letter cannot be stored: {error}"), None)))
             }
         }
@@ -156,7 +160,9 @@ impl DeadLetterQueue {
             }
             _ => Err(Failure::fatal(
                 format!("dead letter topic {topic}: {error}"),
-                Some(format!("make the topic {topic} yourself, or give the user the rights to make and write it")),
+                Some(format!(
+                    "make the topic {topic} yourself, or give the user the rights to make and write it"
+                )),
             )),
         }
     }

@@ -14,8 +14,10 @@ use std::time::{Duration, Instant};
 
 use bumpalo::Bump;
 use tokio::sync::mpsc::Sender;
-use txconnect_connector_api::{BadRecord, Encoded, Encoder, Record, RowSource, Sink, SinkError, SinkLimits, TopicPartition};
 use txconnect_connector_api::Value;
+use txconnect_connector_api::{
+    BadRecord, Encoded, Encoder, Record, RowSource, Sink, SinkError, SinkLimits, TopicPartition,
+};
 use txconnect_kafka::{LaneQueue, MessageBatch, MessageErrorKind};
 
 use super::memory::Charge;
@@ -167,7 +169,10 @@ impl Lane {
             }
             if !self.turn() {
                 let now = Instant::now();
-                let due = self.open.next_deadline(self.rules.linger).filter(|_| !self.halted && self.ready.is_empty());
+                let due = self
+                    .open
+                    .next_deadline(self.rules.linger)
+                    .filter(|_| !self.halted && self.ready.is_empty());
                 self.wake.wait_until(due.map_or(now + TICK, |due| due.min(now + TICK)));
             }
         }
@@ -264,9 +269,11 @@ impl Lane {
         if self.queue.take(&mut self.taken, TAKE) == 0 {
             return false;
         }
-        let bytes = self.taken.iter().map(|message| {
-            message.payload().map_or(0, <[u8]>::len) + message.key().map_or(0, <[u8]>::len)
-        }).sum();
+        let bytes = self
+            .taken
+            .iter()
+            .map(|message| message.payload().map_or(0, <[u8]>::len) + message.key().map_or(0, <[u8]>::len))
+            .sum();
         let mut records = Records::starting_at(self.next_number, bytes, self.taken.len());
         let mut lost = Vec::new();
         let mut previous: Option<(txconnect_kafka::Message<'_>, Option<Slot>)> = None;
@@ -278,7 +285,8 @@ impl Lane {
                     .partitions
                     .iter()
                     .find(|known| {
-                        known.partition.partition == message.partition() && *known.partition.topic == *message.topic()
+                        known.partition.partition == message.partition()
+                            && *known.partition.topic == *message.topic()
                     })
                     .map(|known| known.slot),
             };
@@ -294,7 +302,6 @@ impl Lane {
             }
             previous = Some((message, slot));
         }
-        drop(previous);
         self.taken.clear();
         for slot in lost {
             if self.reports.try_send(LaneReport::PositionLost { slot }).is_err() {
@@ -347,13 +354,8 @@ impl Lane {
         } else {
             self.arena.reset();
         }
-        let outcome = stages(
-            &mut self.topics[topic],
-            &partition.partition,
-            view,
-            &self.arena,
-            self.open.bytes(batch),
-        );
+        let outcome =
+            stages(&mut self.topics[topic], &partition.partition, view, &self.arena, self.open.bytes(batch));
         let number = records.number(index);
         let taken = match outcome {
             Ok(Encoded::Row) => {

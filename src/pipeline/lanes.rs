@@ -176,7 +176,10 @@ struct FailOnPanic(Arc<Shared>);
 impl Drop for FailOnPanic {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            self.0.fail(Failure::fatal("a thread of the pipeline has panicked: this is a defect of txconnect", None));
+            self.0.fail(Failure::fatal(
+                "a thread of the pipeline has panicked: this is a defect of txconnect",
+                None,
+            ));
         }
     }
 }

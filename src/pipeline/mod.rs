@@ -12,10 +12,10 @@
 //!      ▼
 //!  delivery (pure): what may be committed ─▶ back to the source thread   shared
 //! ```
-//! [`books`] says what became of every record, `memory` bounds what is held.
+//! [`BooksSnapshot`] says what became of every record, `memory` bounds what is held.
 
 mod backoff;
-pub mod books;
+mod books;
 mod dead_letters;
 mod ends;
 mod lane;
@@ -34,7 +34,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crate::config::Pipeline;
-use books::BooksSnapshot;
+pub use books::{BooksSnapshot, PartitionBooks, Tally};
 use shared::Shared;
 pub use shared::{Failure, FailureKind, Health};
 use source::Source;
@@ -65,10 +65,10 @@ impl RunningPipeline {
         let runtime = tokio::runtime::Handle::current();
         let name = pipeline.name.clone();
         let source = Source::connect(pipeline, options, Arc::clone(&shared), runtime)?;
-        let source = std::thread::Builder::new()
-            .name(format!("{name}/source"))
-            .spawn(move || source.run())
-            .map_err(|error| Failure::fatal(format!("the source thread does not start: {error}"), None))?;
+        let source =
+            std::thread::Builder::new().name(format!("{name}/source")).spawn(move || source.run()).map_err(
+                |error| Failure::fatal(format!("the source thread does not start: {error}"), None),
+            )?;
         Ok(Self { shared, source })
     }
 
@@ -100,7 +100,10 @@ impl RunningPipeline {
     /// Why it has failed, if it has.
     pub fn failure(&self) -> Option<Failure> {
         if self.source.is_finished() && !self.shared.has_left() {
-            return Some(Failure::fatal("the source thread has panicked: this is a defect of txconnect", None));
+            return Some(Failure::fatal(
+                "the source thread has panicked: this is a defect of txconnect",
+                None,
+            ));
         }
         self.shared.failure()
     }

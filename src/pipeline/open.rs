@@ -207,7 +207,10 @@ impl Open {
 
     /// Bytes in open batches.
     pub(super) fn size(&self) -> usize {
-        self.batches.iter().map(|open| open.batch.bytes.capacity() + open.batch.rows.capacity() * size_of::<Row>()).sum()
+        self.batches
+            .iter()
+            .map(|open| open.batch.bytes.capacity() + open.batch.rows.capacity() * size_of::<Row>())
+            .sum()
     }
 
     /// Closes everything that has to go together with the open records of `slots`.

@@ -95,7 +95,10 @@ impl Records {
     /// The running number of record `index`.
     pub(crate) fn number(&self, index: usize) -> u32 {
         // Numbers wrap around; 2^32 records of one lane are never alive at once.
-        #[expect(clippy::cast_possible_truncation, reason = "a collection holds at most a few thousand records")]
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "a collection holds at most a few thousand records"
+        )]
         self.base.wrapping_add(index as u32)
     }
 

@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use txconnect_connector_api::TopicPartition;
 use txconnect_kafka::{
-    Assignment as KafkaAssignment, CommitErrorKind, CommitPosition, Consumer, ConsumerEvent, KafkaError, OnLostOffsets,
-    Start, StartAt, Trouble, TroubleKind, Tuning,
+    Assignment as KafkaAssignment, CommitErrorKind, CommitPosition, Consumer, ConsumerEvent, KafkaError,
+    OnLostOffsets, Start, StartAt, Trouble, TroubleKind, Tuning,
 };
 
 use super::RunOptions;
@@ -172,7 +172,9 @@ impl Source {
                 self.give_back(&partitions, lost);
             }
             ConsumerEvent::Trouble(trouble) => self.trouble(&trouble)?,
-            ConsumerEvent::Closed => return Err(Failure::fatal("the Kafka client has closed by itself", None)),
+            ConsumerEvent::Closed => {
+                return Err(Failure::fatal("the Kafka client has closed by itself", None));
+            }
         }
         Ok(())
     }
@@ -202,7 +204,9 @@ impl Source {
                     )),
                 ));
             }
-            TroubleKind::Fatal => return Err(Failure::fatal(format!("the Kafka client has failed: {message}"), None)),
+            TroubleKind::Fatal => {
+                return Err(Failure::fatal(format!("the Kafka client has failed: {message}"), None));
+            }
             // Told by `look_for_topics`, in our words.
             TroubleKind::UnknownTopic { .. } => {}
             TroubleKind::MembershipLost => {
@@ -218,7 +222,8 @@ impl Source {
     /// Looks at the cluster's topics: at the start, for a pattern, and while a listed topic is missing.
     fn look_for_topics(&mut self) -> Result<(), Failure> {
         let now = Instant::now();
-        let complete = self.pipeline.source.topics.as_ref().is_some_and(|topics| topics.len() == self.topics.len());
+        let complete =
+            self.pipeline.source.topics.as_ref().is_some_and(|topics| topics.len() == self.topics.len());
         if complete || now < self.timers.topics {
             return Ok(());
         }
@@ -235,7 +240,10 @@ impl Source {
         for (name, _) in &wanted {
             if !self.topics.contains_key(name) {
                 let topic = Topic::of(&self.pipeline, name).map_err(|error| {
-                    Failure::fatal(format!("{name}: {error}"), Some("write the schema, or change the pattern".to_owned()))
+                    Failure::fatal(
+                        format!("{name}: {error}"),
+                        Some("write the schema, or change the pattern".to_owned()),
+                    )
                 })?;
                 self.topics.insert(name.clone(), Arc::new(topic));
                 if !first {
@@ -345,7 +353,8 @@ impl Source {
     /// Where each partition starts: at the group's position, else where `start` says.
     fn starts_of(&self, partitions: &[TopicPartition]) -> Result<Vec<Starting>, StartError> {
         let committed = self.consumer.committed(partitions, QUESTION)?;
-        let beginnings: HashMap<_, _> = self.consumer.beginning_offsets(partitions, QUESTION)?.into_iter().collect();
+        let beginnings: HashMap<_, _> =
+            self.consumer.beginning_offsets(partitions, QUESTION)?.into_iter().collect();
         let ends: HashMap<_, _> = self.consumer.end_offsets(partitions, QUESTION)?.into_iter().collect();
         let fresh: Vec<TopicPartition> = committed
             .iter()
@@ -385,7 +394,9 @@ impl Source {
         beginning: i64,
         end: i64,
     ) -> Result<i64, StartError> {
-        let place = format!("{partition}: the position {offset} is outside the log, which holds {beginning} to {end}");
+        let place = format!(
+            "{partition}: the position {offset} is outside the log, which holds {beginning} to {end}"
+        );
         let position = match self.pipeline.source.on_lost_offsets {
             OnLostOffsets::Stop => return Err(StartError::Never(lost_offsets(&place))),
             OnLostOffsets::Earliest => beginning,
@@ -416,7 +427,10 @@ impl Source {
             self.shared.books.assigned(slot, &partition, committed, Some(end));
             let stored = committed == Some(position);
             self.shared.tell(Event::Assigned { slot, assignment, position, committed: stored });
-            self.lanes.send(lane, Command::Assign { slot, assignment, position, partition: partition.clone(), topic });
+            self.lanes.send(
+                lane,
+                Command::Assign { slot, assignment, position, partition: partition.clone(), topic },
+            );
             if let Some(ends) = &mut self.ends {
                 ends.started(&partition, position);
             }
@@ -444,7 +458,12 @@ impl Source {
         let held: Vec<usize> = self.slots.iter().filter(|state| state.held).map(|state| state.lane).collect();
         let lane = self.lanes.least_loaded(&held, &self.consumer)?;
         let slot = Slot(u32::try_from(self.slots.len()).unwrap_or(u32::MAX));
-        self.slots.push(SlotState { partition: partition.clone(), lane, assignment: Assignment(0), held: false });
+        self.slots.push(SlotState {
+            partition: partition.clone(),
+            lane,
+            assignment: Assignment(0),
+            held: false,
+        });
         self.by_partition.insert(partition.clone(), slot);
         Ok(slot)
     }
@@ -492,7 +511,9 @@ impl Source {
             match answers.recv_timeout(deadline.saturating_duration_since(Instant::now()).min(TURN)) {
                 Ok(()) => answered += 1,
                 Err(RecvTimeoutError::Disconnected) => break,
-                Err(RecvTimeoutError::Timeout) if Instant::now() >= deadline || self.shared.has_failed() => break,
+                Err(RecvTimeoutError::Timeout) if Instant::now() >= deadline || self.shared.has_failed() => {
+                    break;
+                }
                 Err(RecvTimeoutError::Timeout) => {}
             }
         }
@@ -550,7 +571,8 @@ impl Source {
         }
         let partition = state.partition.clone();
         if self.pipeline.source.on_lost_offsets == OnLostOffsets::Stop {
-            let place = format!("{partition}: the position is outside the log, which has lost records not read yet");
+            let place =
+                format!("{partition}: the position is outside the log, which has lost records not read yet");
             return Err(lost_offsets(&place));
         }
         // What is on its way is committed; then the partition starts anew, and the start looks at the log.
@@ -783,6 +805,7 @@ fn listed(partitions: &[TopicPartition]) -> String {
     for partition in partitions {
         topics.entry(&partition.topic).or_default().push(partition.partition.to_string());
     }
-    let parts: Vec<String> = topics.iter().map(|(topic, numbers)| format!("{topic}[{}]", numbers.join(","))).collect();
+    let parts: Vec<String> =
+        topics.iter().map(|(topic, numbers)| format!("{topic}[{}]", numbers.join(","))).collect();
     parts.join(" ")
 }

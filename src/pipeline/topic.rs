@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use txconnect_connector_api::TableSchema;
 
-use crate::config::{OnError, Pipeline, Reaction, SchemaError, TopicSchema};
+use crate::config::{Decode, OnError, Pipeline, Reaction, SchemaError, TopicSchema};
 use crate::stages::decode::Format;
 
 use super::open::Stage;
@@ -27,7 +27,11 @@ impl Topic {
         Ok(Self {
             name: topic.into(),
             table: pipeline.sink.table(topic),
-            format: pipeline.decode.into(),
+            format: match pipeline.decode {
+                Decode::Json => Format::Json,
+                Decode::String => Format::Text,
+                Decode::Bytes => Format::Bytes,
+            },
             schema: pipeline.schema_for(topic)?,
             on_error: pipeline.on_error,
         })

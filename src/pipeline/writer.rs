@@ -131,7 +131,9 @@ impl WriterTask<'_> {
         let mut reminded = Instant::now();
         for batch in &flush.batches {
             for row in &batch.rows {
-                if let Some((_, tally)) = flush.spans.iter_mut().find(|(span, _)| span.slot.0 == row.source.slot) {
+                if let Some((_, tally)) =
+                    flush.spans.iter_mut().find(|(span, _)| span.slot.0 == row.source.slot)
+                {
                     tally.written += 1;
                     tally.rows += 1;
                 }
@@ -164,10 +166,16 @@ impl WriterTask<'_> {
     }
 
     /// Takes the rows out that the server refuses, and decides what becomes of each.
-    fn reject(&self, flush: &mut Flush, rows: &[RejectedRow], letters: &mut Vec<DeadLetter>) -> Result<(), Failure> {
+    fn reject(
+        &self,
+        flush: &mut Flush,
+        rows: &[RejectedRow],
+        letters: &mut Vec<DeadLetter>,
+    ) -> Result<(), Failure> {
         let mut cut = 0;
         for rejected in rows {
-            let Some(row) = flush.batches.get(rejected.batch).and_then(|batch| batch.rows.get(rejected.row)) else {
+            let Some(row) = flush.batches.get(rejected.batch).and_then(|batch| batch.rows.get(rejected.row))
+            else {
                 continue;
             };
             let source = row.source;
@@ -202,7 +210,9 @@ impl WriterTask<'_> {
             return Err(Failure::fatal("the sink refused rows without naming any", None));
         }
         for (index, batch) in flush.batches.iter_mut().enumerate() {
-            batch.retain_rows(|row, _| !rows.iter().any(|rejected| rejected.batch == index && rejected.row == row));
+            batch.retain_rows(|row, _| {
+                !rows.iter().any(|rejected| rejected.batch == index && rejected.row == row)
+            });
         }
         Ok(())
     }
@@ -212,7 +222,10 @@ impl WriterTask<'_> {
             return Ok(());
         }
         let Some(queue) = self.dead_letters else {
-            return Err(Failure::fatal("a dead letter has nowhere to go", Some("set `dead_letters:`".to_owned())));
+            return Err(Failure::fatal(
+                "a dead letter has nowhere to go",
+                Some("set `dead_letters:`".to_owned()),
+            ));
         };
         for letter in &letters {
             let Some(view) = flush.record(letter.record) else {
@@ -268,6 +281,7 @@ impl WriterTask<'_> {
 fn fatal(flush: &Flush, cause: &str, hint: Option<String>) -> Failure {
     let tables: Vec<&str> =
         flush.batches.iter().filter(|batch| !batch.is_empty()).map(|batch| &*batch.table).collect();
-    let message = if tables.is_empty() { cause.to_owned() } else { format!("{}: {cause}", tables.join(", ")) };
+    let message =
+        if tables.is_empty() { cause.to_owned() } else { format!("{}: {cause}", tables.join(", ")) };
     Failure::fatal(message, hint)
 }
