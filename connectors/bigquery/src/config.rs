@@ -371,7 +371,8 @@ impl Endpoint {
         self.loopback && !self.encrypted
     }
 
-    fn sends_tokens_in_clear(&self, credentials: Option<&Credentials>) -> bool {
+    /// Whether an access token could be read on its way.
+    pub(crate) fn sends_tokens_in_clear(&self, credentials: Option<&Credentials>) -> bool {
         !self.encrypted && !self.loopback && credentials != Some(&Credentials::None)
     }
 }
