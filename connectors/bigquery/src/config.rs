@@ -475,6 +475,17 @@ mod tests {
         }
     }
 
+    #[test]
+    fn every_key_is_documented_for_users() {
+        let schema = schemars::schema_for!(BigQueryConfig);
+        let properties = schema.get("properties").and_then(serde_json::Value::as_object).unwrap();
+        assert_eq!(properties.len(), 18);
+        for (key, property) in properties {
+            assert!(property.get("description").is_some(), "{key}");
+        }
+        assert_eq!(schema.get("required"), Some(&json!(["project", "dataset"])));
+    }
+
     proptest! {
         #[test]
         fn table_names_hold_only_what_bigquery_takes(topic in "[a-zA-Z0-9._ä{}-]{1,40}") {
