@@ -127,7 +127,7 @@ fn anchors_and_merge_keys_are_followed_and_bounded() {
     let mut bomb = String::from("a0: &a0 [x, x, x, x, x, x, x, x, x]\n");
     for level in 1..12 {
         let before = format!("*a{}", level - 1);
-        bomb.push_str(&format!("a{level}: &a{level} [{}]\n", vec![before; 9].join(", ")));
+        bomb += &format!("a{level}: &a{level} [{}]\n", vec![before; 9].join(", "));
     }
     assert!(complaints(&bomb).contains("aliases make more than 100000 values"));
     let deep = "[".repeat(200);
@@ -214,6 +214,29 @@ fn keys_that_do_not_fit_each_other_are_told() {
         "source: { kafka: { brokers: b, pattern: 'd.*' } }\ndead_letters: { topic: dead }\nsink: { stdout: {} }\n",
     );
     assert!(found.contains("2:24: error: dead_letters.topic: the pattern of the source matches"), "{found}");
+}
+
+#[test]
+fn a_pattern_never_reads_its_own_dead_letters() {
+    let reads = right(
+        "source: { kafka: { brokers: b, pattern: 'cash.*' } }\ndead_letters: { topic: '{topic}.dead-letters' }\n\
+         sink: { stdout: {} }\n",
+    )
+    .topic_filter();
+    assert!(reads("cash_ins") && reads("cash") && !reads("x") && !reads("cash_ins.dead-letters"));
+    assert!(!reads("cash_ins.dead-letters.dead-letters"));
+    let listed = right(SMALLEST).topic_filter();
+    assert!(listed("t") && !listed("u"));
+}
+
+#[test]
+fn every_documented_key_is_read() {
+    let pipeline_keys: Vec<String> =
+        super::pipeline_schema()["properties"].as_object().unwrap().keys().cloned().collect();
+    for key in pipeline_keys {
+        let found = complaints(&format!("{key}: {{ wrong: 1 }}\n"));
+        assert!(!found.contains(&format!("unknown key `{key}`")), "{key}: {found}");
+    }
 }
 
 #[test]

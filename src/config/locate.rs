@@ -189,11 +189,18 @@ fn number(text: &str) -> Option<Number> {
     if legal { text.parse().ok().and_then(Number::from_f64) } else { None }
 }
 
-/// Reads one YAML document. `Err` holds every mistake of the text that was found; a text that cannot be
-/// scanned further ends with that mistake.
-pub(super) fn locate(text: &str) -> Result<Node, Vec<TextMistake>> {
+/// What could be read of a text.
+pub(super) struct Text {
+    /// The tree, unless the text cannot be read to its end.
+    pub(super) root: Option<Node>,
+    /// What is wrong with the text.
+    pub(super) mistakes: Vec<TextMistake>,
+}
+
+/// Reads one YAML document; reading goes on behind a mistake where that is possible.
+pub(super) fn locate(text: &str) -> Text {
     if let Some(mistake) = forbidden_character(text) {
-        return Err(vec![mistake]);
+        return Text { root: None, mistakes: vec![mistake] };
     }
     // A byte order mark at the start is legal and takes no column.
     let (text, skipped) = match text.strip_prefix('\u{feff}') {
@@ -208,13 +215,26 @@ pub(super) fn locate(text: &str) -> Result<Node, Vec<TextMistake>> {
         skipped,
     };
     let document = builder.document(&mut Parser::new_from_str(text));
-    match document {
-        Ok(node) if builder.mistakes.is_empty() => Ok(node),
-        Ok(_) => Err(builder.mistakes),
+    let mut mistakes = builder.mistakes;
+    let root = match document {
+        Ok(root) => Some(root),
         Err(last) => {
-            builder.mistakes.push(last);
-            Err(builder.mistakes)
+            mistakes.push(pointing_at_the_tab(last, text));
+            None
         }
+    };
+    Text { root, mistakes }
+}
+
+/// The scanner stops somewhere behind a tab; the tab itself is what must go.
+fn pointing_at_the_tab(mistake: TextMistake, text: &str) -> TextMistake {
+    if mistake.help != Some(NO_TABS) {
+        return mistake;
+    }
+    let line = text.lines().nth(mistake.line - 1).unwrap_or_default();
+    match line.chars().position(|c| c == '\t') {
+        Some(index) => TextMistake { column: index + 1, ..mistake },
+        None => mistake,
     }
 }
 
@@ -457,11 +477,13 @@ fn next<'t>(events: &mut Events<'t>) -> Result<(Event<'t>, Span), TextMistake> {
     }
 }
 
+const NO_TABS: &str = "indent with spaces";
+
 /// The scanner's complaint; where its words are known to puzzle, ours.
 fn scan_mistake(error: &saphyr_parser::ScanError) -> TextMistake {
     let info = error.info();
     let help = if info.contains("tab") {
-        Some("indent with spaces")
+        Some(NO_TABS)
     } else if info.contains("mapping values are not allowed") || info.contains("simple key") {
         Some("check the indentation, and put quotes around a value that contains `: `")
     } else if info.contains("anchor") {

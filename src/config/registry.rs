@@ -87,7 +87,7 @@ impl SinkConfig for StdoutConfig {
     }
 
     fn open(self, _: &Surroundings<'_>) -> Result<OpenSink, SinkError> {
-        Ok(OpenSink { sink: Arc::new(StdoutSink::new(self)), demands: TableDemands::none() })
+        Ok(OpenSink { sink: Arc::new(StdoutSink::new(self)?), demands: TableDemands::none() })
     }
 }
 

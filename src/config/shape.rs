@@ -182,7 +182,9 @@ struct Shape {
 impl Shape {
     fn findings(&self, errors: &[ValidationError<'_>], located: &Located) -> ShapeFindings {
         let mut words = Words { shape: self, located, complaints: Vec::new() };
-        errors.iter().for_each(|error| words.explain(error));
+        for error in errors {
+            words.explain(error);
+        }
         // A misspelt key is missing under its right name: one mistake, not two.
         let misspelt: Vec<(String, String)> =
             words.complaints.iter().filter_map(|complaint| complaint.meant.clone()).collect();
@@ -462,7 +464,9 @@ impl Words<'_> {
             if let (Some((_, errors)), None) = (mappings.next(), mappings.next())
                 && !errors.is_empty()
             {
-                errors.iter().for_each(|error| self.explain(error));
+                for error in errors {
+                    self.explain(error);
+                }
                 return;
             }
         }
