@@ -9,7 +9,7 @@ use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value};
 
 use super::diagnose::{Mistake, closest, one_of};
-use super::locate::{Content, Origin};
+use super::locate::{Content, Node, Origin};
 use super::located::{Located, Spot, child, segments};
 use super::model::PipelineFile;
 
@@ -27,32 +27,46 @@ pub(super) struct ShapeFindings {
     pub(super) flawed: BTreeSet<String>,
 }
 
-/// Checks a file. Where text is wanted, a number or word that a variable has brought is made text: what a
-/// password looks like must not decide its type.
+/// Checks a file, after two allowances. Where text is wanted, a number or word that a variable has brought is
+/// made text: what a password looks like must not decide its type. And a mapping that needs no key may be
+/// left empty, as in `stdout:`.
 pub(super) fn check(located: &mut Located) -> ShapeFindings {
     let shape = &*SHAPE;
     loop {
         let tree = located.root.to_json();
         let errors: Vec<ValidationError<'_>> = shape.validator.iter_errors(&tree).collect();
-        let wanted_as_text: Vec<String> = errors
+        let allowances: Vec<(String, Allowance)> = errors
             .iter()
-            .filter(|error| shape.wants_text(error))
-            .map(|error| error.instance_path().as_str().to_owned())
+            .filter_map(|error| Some((error.instance_path().as_str().to_owned(), shape.allowance(error)?)))
             .collect();
         let mut changed = false;
-        for pointer in wanted_as_text {
-            if let Some(node) = located.node_mut(&pointer)
-                && let Content::Scalar(scalar) = &mut node.content
-                && scalar.plain
-                && scalar.origin == Origin::Outside
-            {
-                scalar.plain = false;
-                changed = true;
-            }
+        for (pointer, allowance) in allowances {
+            changed |= located.node_mut(&pointer).is_some_and(|node| allowance.make(node));
         }
         if !changed {
             return shape.findings(&errors, located);
         }
+    }
+}
+
+/// What a value may be taken for.
+enum Allowance {
+    Text,
+    EmptyMapping,
+}
+
+impl Allowance {
+    /// Makes it so, where it has not been so before.
+    fn make(&self, node: &mut Node) -> bool {
+        let Content::Scalar(scalar) = &mut node.content else { return false };
+        match self {
+            Allowance::Text if scalar.plain && scalar.origin == Origin::Outside => scalar.plain = false,
+            Allowance::EmptyMapping if scalar.plain && scalar.origin == Origin::File => {
+                node.content = Content::Mapping(Vec::new());
+            }
+            Allowance::Text | Allowance::EmptyMapping => return false,
+        }
+        true
     }
 }
 
@@ -202,8 +216,17 @@ impl Shape {
         findings
     }
 
-    fn wants_text(&self, error: &ValidationError<'_>) -> bool {
-        matches!(error.kind(), Kind::Type { .. }) && self.allows(self.parent_schema(error), "string")
+    fn allowance(&self, error: &ValidationError<'_>) -> Option<Allowance> {
+        if !matches!(error.kind(), Kind::Type { .. }) {
+            return None;
+        }
+        let schema = self.parent_schema(error);
+        if self.allows(schema, "string") {
+            return Some(Allowance::Text);
+        }
+        let needs_no_key = || schema.get("required").and_then(Value::as_array).is_none_or(Vec::is_empty);
+        (error.instance().is_null() && self.allows(schema, "object") && needs_no_key())
+            .then_some(Allowance::EmptyMapping)
     }
 
     /// The schema that holds the keyword which failed.
