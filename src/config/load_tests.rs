@@ -151,7 +151,8 @@ fn anchors_and_merge_keys_are_followed_and_bounded() {
     let mut bomb = String::from("a0: &a0 [x, x, x, x, x, x, x, x, x]\n");
     for level in 1..12 {
         let before = format!("*a{}", level - 1);
-        bomb += &format!("a{level}: &a{level} [{}]\n", vec![before; 9].join(", "));
+        let line = format!("a{level}: &a{level} [{}]\n", vec![before; 9].join(", "));
+        bomb.push_str(&line);
     }
     assert!(complaints(&bomb).contains("aliases make more than 100000 values"));
     let deep = "[".repeat(200);
@@ -195,6 +196,14 @@ fn undefined_variables_are_found_at_their_own_column_and_hide_nothing_else() {
          sasl: { mechanism: plain, username: u, password: '${file:missing}' }\nsink: { stdot: {} }\n",
     );
     insta::assert_snapshot!(found);
+}
+
+#[test]
+fn a_byte_order_mark_and_carriage_returns_move_no_column() {
+    let found = complaints("\u{feff}name: \"${NOPE}\"\r\ndecode:   x${NOPE}\r\nlanes: 'é' \r\n");
+    for place in ["p.yaml:1:8: error: name:", "p.yaml:2:12: error: decode:", "p.yaml:3:8: error: lanes:"] {
+        assert!(found.contains(place), "{found}");
+    }
 }
 
 #[test]

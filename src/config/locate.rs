@@ -7,7 +7,9 @@ use std::collections::HashMap;
 use std::ops::Range;
 
 use saphyr_parser::{Event, Parser, ScalarStyle, Span};
-use serde_json::{Map, Number, Value};
+use serde_json::{Map, Value};
+
+use super::core_schema::typed;
 
 /// The largest text that is read.
 pub(super) const MAX_BYTES: u64 = 1 << 20;
@@ -142,51 +144,6 @@ impl Scalar {
     fn to_json(&self) -> Value {
         if self.plain { typed(&self.text) } else { Value::String(self.text.clone()) }
     }
-}
-
-/// The value of a plain scalar by YAML 1.2's core schema (<https://yaml.org/spec/1.2.2/#1032-tag-resolution>).
-/// Infinities and NaN, which JSON has no word for, stay text.
-fn typed(text: &str) -> Value {
-    match text {
-        "" | "~" | "null" | "Null" | "NULL" => return Value::Null,
-        "true" | "True" | "TRUE" => return Value::Bool(true),
-        "false" | "False" | "FALSE" => return Value::Bool(false),
-        _ => {}
-    }
-    number(text).map_or_else(|| Value::String(text.to_owned()), Value::Number)
-}
-
-fn number(text: &str) -> Option<Number> {
-    let radix = |digits: &str, radix| {
-        let legal = !digits.is_empty() && digits.chars().all(|c| c.is_digit(radix));
-        legal.then(|| u64::from_str_radix(digits, radix).ok()).flatten().map(Number::from)
-    };
-    if let Some(digits) = text.strip_prefix("0o") {
-        return radix(digits, 8);
-    }
-    if let Some(digits) = text.strip_prefix("0x") {
-        return radix(digits, 16);
-    }
-    let unsigned = text.strip_prefix(['-', '+']).unwrap_or(text);
-    if !unsigned.is_empty() && unsigned.bytes().all(|byte| byte.is_ascii_digit()) {
-        if let Ok(integer) = text.parse::<i64>() {
-            return Some(integer.into());
-        }
-        if let Ok(integer) = text.parse::<u64>() {
-            return Some(integer.into());
-        }
-    }
-    let (mantissa, exponent) = match unsigned.split_once(['e', 'E']) {
-        Some((mantissa, exponent)) => (mantissa, Some(exponent.strip_prefix(['-', '+']).unwrap_or(exponent))),
-        None => (unsigned, None),
-    };
-    let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
-    let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
-    let legal = digits(whole)
-        && digits(fraction)
-        && !(whole.is_empty() && fraction.is_empty())
-        && exponent.is_none_or(|exponent| !exponent.is_empty() && digits(exponent));
-    if legal { text.parse().ok().and_then(Number::from_f64) } else { None }
 }
 
 /// What could be read of a text.
