@@ -120,7 +120,8 @@ impl Checks<'_> {
         let block = sink.map(|sink| child("/sink", sink.sink.name())).unwrap_or_default();
         let mut schemas = BTreeMap::new();
         let Some(validate) = validate else {
-            let topic = listed.first().map_or("", String::as_str);
+            let pattern = source.and_then(|source| source.pattern.as_deref());
+            let topic = listed.first().map_or(pattern.unwrap_or("*"), String::as_str);
             self.problems(&block, "", &demands.problems(topic, None));
             return schemas;
         };
@@ -143,10 +144,10 @@ impl Checks<'_> {
 
     fn schema_error(&mut self, error: SchemaError, block: &str) {
         match error {
-            SchemaError::Unreadable { topic, file, why } => self.error(
+            SchemaError::Unreadable { file, why, .. } => self.error(
                 "/validate/schema",
                 Spot::Value,
-                &format!("the schema of topic `{topic}`, `{}`, {why}", file.display()),
+                &format!("the schema `{}` {why}", file.display()),
                 "write the schema, or mend its path: paths start at the folder of the pipeline file, or at its \
                  parent where that folder is named `pipelines`",
             ),

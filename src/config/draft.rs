@@ -41,12 +41,12 @@ impl<T> Block<T> {
         }
     }
 
-    /// Whether a block is there or not; `None` where it is flawed.
-    pub(super) fn optional(self) -> Option<Option<T>> {
+    /// Changes a given block. `map(Some).or(None)` tells a block that is not there from one that is flawed.
+    pub(super) fn map<U>(self, change: impl FnOnce(T) -> U) -> Block<U> {
         match self {
-            Block::Given(value) => Some(Some(value)),
-            Block::Absent => Some(None),
-            Block::Flawed => None,
+            Block::Given(value) => Block::Given(change(value)),
+            Block::Absent => Block::Absent,
+            Block::Flawed => Block::Flawed,
         }
     }
 }

@@ -63,22 +63,22 @@ pub(super) struct Findings {
 /// Replaces `${…}` in all scalars of `root`. `source` is the text that the scalars' byte ranges mean.
 pub(super) fn interpolate(root: &mut Node, source: &str, outside: &Outside<'_>) -> Findings {
     let mut findings = Findings::default();
-    visit(root, String::new(), source, outside, &mut findings);
+    visit(root, "", source, outside, &mut findings);
     findings
 }
 
-fn visit(node: &mut Node, path: String, source: &str, outside: &Outside<'_>, findings: &mut Findings) {
+fn visit(node: &mut Node, path: &str, source: &str, outside: &Outside<'_>, findings: &mut Findings) {
     match &mut node.content {
-        Content::Scalar(scalar) => replace_in(scalar, node.mark, &path, source, outside, findings),
+        Content::Scalar(scalar) => replace_in(scalar, node.mark, path, source, outside, findings),
         Content::Sequence(elements) => {
             for (index, element) in elements.iter_mut().enumerate() {
-                visit(element, format!("{path}[{index}]"), source, outside, findings);
+                visit(element, &format!("{path}[{index}]"), source, outside, findings);
             }
         }
         Content::Mapping(entries) => {
             for entry in entries {
                 let path = if path.is_empty() { entry.key.clone() } else { format!("{path}.{}", entry.key) };
-                visit(&mut entry.value, path, source, outside, findings);
+                visit(&mut entry.value, &path, source, outside, findings);
             }
         }
     }
@@ -104,6 +104,11 @@ fn replace_in(
                 Ok(Resolved::FromOutside(value)) => {
                     replaced.push_str(&value);
                     scalar.origin = scalar.origin.max(Origin::Outside);
+                    // Words that quote a value may have escaped it.
+                    let escaped = value.escape_debug().to_string();
+                    if escaped != value {
+                        findings.hidden.push(Hidden { value: escaped, written: written.to_owned() });
+                    }
                     findings.hidden.push(Hidden { value, written: written.to_owned() });
                 }
                 Err(Refusal { message, help }) => {
@@ -288,7 +293,7 @@ mod tests {
     }
 
     fn read(yaml: &str, base_dir: &Path) -> (Value, Findings) {
-        let mut root = locate(yaml).unwrap();
+        let mut root = locate(yaml).root.unwrap();
         let outside = Outside { environment: &environment, base_dir };
         let findings = interpolate(&mut root, yaml, &outside);
         (root.to_json(), findings)

@@ -1,6 +1,6 @@
 //! Files and folders → pipelines, or every mistake in them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use super::checks::Checks;
 use super::diagnose::{Mistake, Mistakes, Place, Severity};
 use super::draft::Draft;
 use super::interpolate::{Outside, Unresolved, interpolate};
-use super::locate::{MAX_BYTES, Mark, locate};
+use super::locate::{MAX_BYTES, Mark, TextMistake, locate};
 use super::located::{Located, line_and_column};
 use super::model::{
     BatchLimits, DeadLetters, Decode, OnErrorSetting, Pipeline, PipelineFile, ValidateSettings,
@@ -34,10 +34,7 @@ pub fn load(
 ) -> Result<Vec<Pipeline>, Mistakes> {
     let mut found = Vec::new();
     let files = expand(paths, &mut found);
-    let overrides = overrides::parse(overrides).unwrap_or_else(|mistakes| {
-        found.extend(mistakes);
-        Vec::new()
-    });
+    let overrides = overrides::parse(overrides, &mut found);
     let mut readings: Vec<Reading> =
         files.iter().filter_map(|file| read(file, &overrides, environment, &mut found)).collect();
     let neighbours: Vec<Neighbour<'_>> = readings.iter().map(Reading::as_neighbour).collect();
@@ -193,23 +190,14 @@ fn read_pipeline(
     found: &mut Vec<Mistake>,
 ) -> Option<Reading> {
     let file: Arc<Path> = file.into();
-    let mut root = match locate(text) {
-        Ok(root) => root,
-        Err(mistakes) => {
-            found.extend(mistakes.into_iter().map(|mistake| {
-                let place =
-                    Place::Position { file: Arc::clone(&file), line: mistake.line, column: mistake.column };
-                let error = Mistake::error(place, "", mistake.message);
-                match mistake.help {
-                    Some(help) => error.with_help(help),
-                    None => error,
-                }
-            }));
-            return None;
-        }
+    let located = locate(text);
+    let mut mistakes: Vec<Mistake> =
+        located.mistakes.into_iter().map(|mistake| text_mistake(mistake, &file)).collect();
+    let Some(mut root) = located.root else {
+        found.append(&mut mistakes);
+        return None;
     };
     let base_dir = base_dir(&file);
-    let mut mistakes = Vec::new();
     for one in overrides {
         mistakes.extend(overrides::apply(one, &mut root, &file).err());
     }
@@ -225,6 +213,15 @@ fn read_pipeline(
     mistakes.append(&mut shape.mistakes);
     flawed.append(&mut shape.flawed);
     Some(assemble(located, base_dir, &flawed, mistakes, environment))
+}
+
+fn text_mistake(mistake: TextMistake, file: &Arc<Path>) -> Mistake {
+    let place = Place::Position { file: Arc::clone(file), line: mistake.line, column: mistake.column };
+    let error = Mistake::error(place, "", mistake.message);
+    match mistake.help {
+        Some(help) => error.with_help(help),
+        None => error,
+    }
 }
 
 fn top_level_key(path: &str) -> Option<String> {
@@ -253,7 +250,7 @@ fn assemble(
     let draft = Draft::read(&located, flawed, &mut mistakes);
     let mut checks = Checks { located: &located, base_dir: &base_dir, found: mistakes };
 
-    let name = match draft.name.optional() {
+    let name = match draft.name.map(Some).or(None) {
         Some(Some(name)) => Some(name.0),
         Some(None) => checks.default_name(),
         None => None,
@@ -269,7 +266,7 @@ fn assemble(
         None => name.as_ref().map(|name| format!("connect-{name}")),
     });
     let decode = draft.decode.or(Decode::default());
-    let validate = draft.validate.optional().map(|block| {
+    let validate = draft.validate.map(Some).or(None).map(|block| {
         block.map(|block| ValidateSettings {
             schema: block.schema,
             unknown_fields: block.unknown_fields.into(),
@@ -281,9 +278,9 @@ fn assemble(
     let sink = draft.sink.given().and_then(|sink| checks.sink(sink, environment));
     let schemas = match &validate {
         Some(validate) => checks.schemas(validate.as_ref(), source.as_ref(), sink.as_ref()),
-        None => Default::default(),
+        None => BTreeMap::default(),
     };
-    let dead_letters = draft.dead_letters.optional();
+    let dead_letters = draft.dead_letters.map(Some).or(None);
     let on_error = draft
         .on_error
         .or(OnErrorSetting::default())
@@ -294,7 +291,7 @@ fn assemble(
     let memory = draft.memory.or(PipelineFile::DEFAULT_MEMORY);
     let limits = sink.as_ref().map(|sink| sink.sink.limits());
     let batch = draft.batch.or(BatchLimits::default()).map(|batch| checks.batch(batch, memory, limits));
-    let lanes = draft.lanes.optional();
+    let lanes = draft.lanes.map(Some).or(None);
 
     let found = checks.found;
     let source = source.zip(group);

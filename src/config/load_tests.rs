@@ -69,13 +69,32 @@ fn a_small_file_gets_the_documented_defaults() {
 
 #[test]
 fn a_full_file_is_read_as_written() {
-    let pipeline = right(
-        "name: transactions\nsource:\n  kafka:\n    brokers: ${KAFKA_BROKERS:-localhost:9092}\n    \
-         topics: [t]\n    group: g\ndecode: json\nvalidate:\n  schema: schemas/{topic}.json\n  \
-         unknown_fields: ignore\non_error: { sink: stop }\nbatch: { rows: 10, bytes: 1MiB, linger: 50ms }\n\
-         dead_letters: { topic: '{topic}.dead-letters', partitions: 3 }\nmemory: 16MiB\nlanes: 2\nsink:\n  \
-         bigquery:\n    project: ${NUMBER}\n    dataset: d\n    table: '{topic}'\n",
-    );
+    let yaml = "\
+name: transactions
+source:
+  kafka:
+    brokers: ${KAFKA_BROKERS:-localhost:9092}
+    topics: [t]
+    group: g
+decode: json
+validate:
+  schema: schemas/{topic}.json
+  unknown_fields: ignore
+on_error: { sink: stop }
+batch: { rows: 10, bytes: 1MiB, linger: 50ms }
+dead_letters: { topic: '{topic}.dead-letters', partitions: 3 }
+memory: 16MiB
+lanes: 2
+sink:
+  bigquery:
+    project: project-${NUMBER}
+    dataset: d
+    table: '{topic}'
+";
+    let pipeline = right(yaml);
+    for key in super::pipeline_schema()["properties"].as_object().unwrap().keys() {
+        assert!(yaml.contains(&format!("{key}:")), "the documented key {key} is missing in this test");
+    }
     assert_eq!((pipeline.name.as_str(), pipeline.group.as_str()), ("transactions", "g"));
     assert_eq!(pipeline.source.brokers, "localhost:9092");
     assert_eq!(pipeline.on_error.validate, Reaction::DeadLetter);
@@ -84,6 +103,11 @@ fn a_full_file_is_read_as_written() {
     assert_eq!(schema.table.as_ref().unwrap().columns.as_slice().len(), 1);
     assert_eq!(pipeline.dead_letters.unwrap().topic.for_topic("t"), "t.dead-letters");
     assert_eq!(pipeline.sink.name(), "bigquery");
+    assert_eq!((pipeline.batch.rows.get(), pipeline.batch.bytes), (10, ByteSize(1 << 20)));
+    assert_eq!(
+        (pipeline.memory, pipeline.lanes.map(std::num::NonZeroU16::get)),
+        (ByteSize(16 << 20), Some(2))
+    );
 }
 
 #[test]
@@ -127,7 +151,8 @@ fn anchors_and_merge_keys_are_followed_and_bounded() {
     let mut bomb = String::from("a0: &a0 [x, x, x, x, x, x, x, x, x]\n");
     for level in 1..12 {
         let before = format!("*a{}", level - 1);
-        bomb.push_str(&format!("a{level}: &a{level} [{}]\n", vec![before; 9].join(", ")));
+        let line = format!("a{level}: &a{level} [{}]\n", vec![before; 9].join(", "));
+        bomb.push_str(&line);
     }
     assert!(complaints(&bomb).contains("aliases make more than 100000 values"));
     let deep = "[".repeat(200);
@@ -174,6 +199,14 @@ fn undefined_variables_are_found_at_their_own_column_and_hide_nothing_else() {
 }
 
 #[test]
+fn a_byte_order_mark_and_carriage_returns_move_no_column() {
+    let found = complaints("\u{feff}name: \"${NOPE}\"\r\ndecode:   x${NOPE}\r\nlanes: 'é' \r\n");
+    for place in ["p.yaml:1:8: error: name:", "p.yaml:2:12: error: decode:", "p.yaml:3:8: error: lanes:"] {
+        assert!(found.contains(place), "{found}");
+    }
+}
+
+#[test]
 fn values_from_outside_never_appear_in_a_message() {
     let dir = folder(&[("secret", "geheim-42\n")]);
     let yaml = "name: ${SECRET}\nsource: { kafka: { brokers: b, topics: ['${SECRET}'], group: g, \
@@ -214,6 +247,41 @@ fn keys_that_do_not_fit_each_other_are_told() {
         "source: { kafka: { brokers: b, pattern: 'd.*' } }\ndead_letters: { topic: dead }\nsink: { stdout: {} }\n",
     );
     assert!(found.contains("2:24: error: dead_letters.topic: the pattern of the source matches"), "{found}");
+}
+
+#[test]
+fn a_pattern_never_reads_its_own_dead_letters() {
+    let reads = right(
+        "source: { kafka: { brokers: b, pattern: 'cash.*' } }\ndead_letters: { topic: '{topic}.dead-letters' }\n\
+         sink: { stdout: {} }\n",
+    )
+    .topic_filter();
+    assert!(reads("cash_ins") && reads("cash") && !reads("x") && !reads("cash_ins.dead-letters"));
+    assert!(!reads("cash_ins.dead-letters.dead-letters"));
+    let listed = right(SMALLEST).topic_filter();
+    assert!(listed("t") && !listed("u"));
+}
+
+#[test]
+fn a_block_that_needs_no_key_may_be_left_empty() {
+    let yaml = "source:\n  kafka:\n    brokers: b\n    topics: [t]\nbatch:\nsink:\n  stdout:\n";
+    assert_eq!(right(yaml).sink.name(), "stdout");
+    let found = complaints("source: { kafka: { brokers: b, topics: [t] } }\ndead_letters:\nsink:\n");
+    insta::assert_snapshot!(found);
+}
+
+#[test]
+fn values_of_every_kind_are_wanted_in_plain_words() {
+    let found = complaints(
+        "source:\n  kafka:\n    brokers: [b]\n    topics: [1, t]\n    start: 5\n    properties: { a: [1], b: 1 }\n    \
+         sasl: { mechanism: plan, username: u, password: 1 }\n    on_lost_offsets: earlyest\nvalidate: \
+         schemas/{topic}.json\ndead_letters: { topic: '{topik}' }\non_error: 3\nlanes: 1.5\nmemory: 99999999999GiB\n\
+         sink:\n  bigquery:\n    project: p-1\n    dataset: d\n    credentials: { service_account: x }\n    \
+         cluster_by: a\n    in_flight: 70000\n    labels: { a: 1 }\n",
+    );
+    insta::assert_snapshot!(found);
+    let found = complaints("source: kafka\nsink: stdout\ndecode: true\nbatch: [1]\non_error: [skip]\n");
+    insta::assert_snapshot!(found);
 }
 
 #[test]

@@ -7,7 +7,9 @@ use std::collections::HashMap;
 use std::ops::Range;
 
 use saphyr_parser::{Event, Parser, ScalarStyle, Span};
-use serde_json::{Map, Number, Value};
+use serde_json::{Map, Value};
+
+use super::core_schema::typed;
 
 /// The largest text that is read.
 pub(super) const MAX_BYTES: u64 = 1 << 20;
@@ -144,56 +146,18 @@ impl Scalar {
     }
 }
 
-/// The value of a plain scalar by YAML 1.2's core schema (<https://yaml.org/spec/1.2.2/#1032-tag-resolution>).
-/// Infinities and NaN, which JSON has no word for, stay text.
-fn typed(text: &str) -> Value {
-    match text {
-        "" | "~" | "null" | "Null" | "NULL" => return Value::Null,
-        "true" | "True" | "TRUE" => return Value::Bool(true),
-        "false" | "False" | "FALSE" => return Value::Bool(false),
-        _ => {}
-    }
-    number(text).map_or_else(|| Value::String(text.to_owned()), Value::Number)
+/// What could be read of a text.
+pub(super) struct Text {
+    /// The tree, unless the text cannot be read to its end.
+    pub(super) root: Option<Node>,
+    /// What is wrong with the text.
+    pub(super) mistakes: Vec<TextMistake>,
 }
 
-fn number(text: &str) -> Option<Number> {
-    let radix = |digits: &str, radix| {
-        let legal = !digits.is_empty() && digits.chars().all(|c| c.is_digit(radix));
-        legal.then(|| u64::from_str_radix(digits, radix).ok()).flatten().map(Number::from)
-    };
-    if let Some(digits) = text.strip_prefix("0o") {
-        return radix(digits, 8);
-    }
-    if let Some(digits) = text.strip_prefix("0x") {
-        return radix(digits, 16);
-    }
-    let unsigned = text.strip_prefix(['-', '+']).unwrap_or(text);
-    if !unsigned.is_empty() && unsigned.bytes().all(|byte| byte.is_ascii_digit()) {
-        if let Ok(integer) = text.parse::<i64>() {
-            return Some(integer.into());
-        }
-        if let Ok(integer) = text.parse::<u64>() {
-            return Some(integer.into());
-        }
-    }
-    let (mantissa, exponent) = match unsigned.split_once(['e', 'E']) {
-        Some((mantissa, exponent)) => (mantissa, Some(exponent.strip_prefix(['-', '+']).unwrap_or(exponent))),
-        None => (unsigned, None),
-    };
-    let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
-    let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
-    let legal = digits(whole)
-        && digits(fraction)
-        && !(whole.is_empty() && fraction.is_empty())
-        && exponent.is_none_or(|exponent| !exponent.is_empty() && digits(exponent));
-    if legal { text.parse().ok().and_then(Number::from_f64) } else { None }
-}
-
-/// Reads one YAML document. `Err` holds every mistake of the text that was found; a text that cannot be
-/// scanned further ends with that mistake.
-pub(super) fn locate(text: &str) -> Result<Node, Vec<TextMistake>> {
+/// Reads one YAML document; reading goes on behind a mistake where that is possible.
+pub(super) fn locate(text: &str) -> Text {
     if let Some(mistake) = forbidden_character(text) {
-        return Err(vec![mistake]);
+        return Text { root: None, mistakes: vec![mistake] };
     }
     // A byte order mark at the start is legal and takes no column.
     let (text, skipped) = match text.strip_prefix('\u{feff}') {
@@ -208,13 +172,26 @@ pub(super) fn locate(text: &str) -> Result<Node, Vec<TextMistake>> {
         skipped,
     };
     let document = builder.document(&mut Parser::new_from_str(text));
-    match document {
-        Ok(node) if builder.mistakes.is_empty() => Ok(node),
-        Ok(_) => Err(builder.mistakes),
+    let mut mistakes = builder.mistakes;
+    let root = match document {
+        Ok(root) => Some(root),
         Err(last) => {
-            builder.mistakes.push(last);
-            Err(builder.mistakes)
+            mistakes.push(pointing_at_the_tab(last, text));
+            None
         }
+    };
+    Text { root, mistakes }
+}
+
+/// The scanner stops somewhere behind a tab; the tab itself is what must go.
+fn pointing_at_the_tab(mistake: TextMistake, text: &str) -> TextMistake {
+    if mistake.help != Some(NO_TABS) {
+        return mistake;
+    }
+    let line = text.lines().nth(mistake.line - 1).unwrap_or_default();
+    match line.chars().position(|c| c == '\t') {
+        Some(index) => TextMistake { column: index + 1, ..mistake },
+        None => mistake,
     }
 }
 
@@ -457,11 +434,13 @@ fn next<'t>(events: &mut Events<'t>) -> Result<(Event<'t>, Span), TextMistake> {
     }
 }
 
+const NO_TABS: &str = "indent with spaces";
+
 /// The scanner's complaint; where its words are known to puzzle, ours.
 fn scan_mistake(error: &saphyr_parser::ScanError) -> TextMistake {
     let info = error.info();
     let help = if info.contains("tab") {
-        Some("indent with spaces")
+        Some(NO_TABS)
     } else if info.contains("mapping values are not allowed") || info.contains("simple key") {
         Some("check the indentation, and put quotes around a value that contains `: `")
     } else if info.contains("anchor") {

@@ -140,12 +140,15 @@ pub(super) fn child(pointer: &str, segment: &str) -> String {
 /// Line and column of a byte in a text, both from 1; the column counts characters. A byte order mark at the
 /// start of the text takes no column.
 pub(super) fn line_and_column(text: &str, byte: usize) -> (usize, usize) {
+    let (text, byte) = match text.strip_prefix('\u{feff}') {
+        Some(rest) => (rest, byte.saturating_sub('\u{feff}'.len_utf8())),
+        None => (text, byte),
+    };
     let before = text.get(..byte).unwrap_or(text);
-    let before = before.strip_prefix('\u{feff}').unwrap_or(before);
     let mut line = 1;
     let mut line_start = 0;
     for (index, c) in before.char_indices() {
-        let is_break = c == '\n' || (c == '\r' && !text[index..].starts_with("\r\n"));
+        let is_break = c == '\n' || (c == '\r' && !before[index..].starts_with("\r\n"));
         if is_break {
             line += 1;
             line_start = index + 1;
@@ -160,7 +163,7 @@ mod tests {
     use super::*;
 
     fn located(yaml: &str) -> Located {
-        let root = locate(yaml).unwrap();
+        let root = locate(yaml).root.unwrap();
         Located {
             file: Path::new("p.yaml").into(),
             root,

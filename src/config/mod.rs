@@ -8,7 +8,7 @@
 //! | text → tree whose values and keys know their position | `locate` |
 //! | `${…}` in scalars → values, typed afterwards | `interpolate` |
 //! | `--set key=value` | `overrides` |
-//! | tree ↔ JSON Schema generated from the types | `shape` |
+//! | tree ↔ JSON Schema generated from the types | `shape`, `wording` |
 //! | tree → typed blocks → checks across keys and schema files | `draft`, `checks` |
 //! | pipelines loaded together → checks across files | `neighbours` |
 //! | mistakes in plain words, sorted | [`diagnose`] |
@@ -16,6 +16,7 @@
 //! Connectors are known to `registry` alone.
 
 mod checks;
+mod core_schema;
 pub mod diagnose;
 mod draft;
 mod interpolate;
@@ -32,6 +33,7 @@ mod schema_file;
 mod shape;
 mod template;
 mod typed;
+mod wording;
 
 pub use diagnose::{Mistake, Mistakes, Place, Severity};
 pub use load::load;

@@ -329,6 +329,22 @@ impl Pipeline {
     }
 }
 
+impl Pipeline {
+    /// Whether a topic is read by this pipeline: listed, or matched by the pattern and no dead letter topic
+    /// of a topic that the pattern matches.
+    pub fn topic_filter(&self) -> impl Fn(&str) -> bool + Send + Sync + 'static {
+        let filter = self.source.topic_filter();
+        let by_pattern = self.source.pattern.is_some();
+        let dead_letters = self.dead_letters.as_ref().map(|block| block.topic.clone()).filter(|_| by_pattern);
+        move |topic| {
+            let is_dead_letters = dead_letters
+                .as_ref()
+                .is_some_and(|template| template.is_made_of(topic, |source| filter.matches(source)));
+            filter.matches(topic) && !is_dead_letters
+        }
+    }
+}
+
 impl fmt::Debug for Pipeline {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Pipeline")

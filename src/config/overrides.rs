@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::diagnose::{Mistake, Place};
-use super::locate::{Content, Entry, Mark, Node, Origin, Scalar, locate};
+use super::locate::{Content, Entry, Mark, Node, Origin, Scalar, Text, locate};
 use super::shape::override_path;
 
 /// One `--set`.
@@ -16,16 +16,16 @@ pub(super) struct Override {
 }
 
 /// Reads all overrides; the value is YAML, so `[a, b]` is a list and `"5"` is text.
-pub(super) fn parse(overrides: &[String]) -> Result<Vec<Override>, Vec<Mistake>> {
+/// What cannot be read becomes a mistake; the others are still applied, to find more.
+pub(super) fn parse(overrides: &[String], found: &mut Vec<Mistake>) -> Vec<Override> {
     let mut parsed = Vec::new();
-    let mut mistakes = Vec::new();
-    for (index, text) in overrides.iter().enumerate() {
-        match parse_one(text, index) {
+    for text in overrides {
+        match parse_one(text, parsed.len()) {
             Ok(one) => parsed.push(one),
-            Err(mistake) => mistakes.push(mistake),
+            Err(mistake) => found.push(mistake),
         }
     }
-    if mistakes.is_empty() { Ok(parsed) } else { Err(mistakes) }
+    parsed
 }
 
 fn parse_one(text: &str, index: usize) -> Result<Override, Mistake> {
@@ -46,11 +46,15 @@ fn parse_one(text: &str, index: usize) -> Result<Override, Mistake> {
         let scalar = Scalar { text: String::new(), plain: false, source: 0..0, origin: Origin::File };
         Node { mark: Mark::Override(index), content: Content::Scalar(scalar) }
     } else {
-        locate(value).map_err(|mistakes| {
-            let first = mistakes.into_iter().next();
-            let message = first.map_or_else(|| "the value is not YAML".to_owned(), |first| first.message);
-            Mistake::error(place(key), "", message).with_help("put the value in quotes to make it text")
-        })?
+        let Text { root, mistakes } = locate(value);
+        match (root, mistakes.into_iter().next()) {
+            (Some(root), None) => root,
+            (_, first) => {
+                let message = first.map_or_else(|| "this is not YAML".to_owned(), |first| first.message);
+                return Err(Mistake::error(place(key), "", message)
+                    .with_help("put the value in quotes to make it text"));
+            }
+        }
     };
     mark_all(&mut value, Mark::Override(index));
     Ok(Override { key: key.to_owned(), path, value })
@@ -113,8 +117,12 @@ mod tests {
 
     fn set(yaml: &str, overrides: &[&str]) -> Result<serde_json::Value, String> {
         let overrides: Vec<String> = overrides.iter().map(|&text| text.to_owned()).collect();
-        let all = parse(&overrides).map_err(|mistakes| mistakes[0].to_string())?;
-        let mut root = locate(yaml).unwrap();
+        let mut mistakes = Vec::new();
+        let all = parse(&overrides, &mut mistakes);
+        if let Some(first) = mistakes.first() {
+            return Err(first.to_string());
+        }
+        let mut root = locate(yaml).root.unwrap();
         for one in &all {
             apply(one, &mut root, &Path::new("p.yaml").into()).map_err(|mistake| mistake.to_string())?;
         }

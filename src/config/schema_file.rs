@@ -33,7 +33,7 @@ impl fmt::Debug for TopicSchema {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SchemaError {
     /// The file cannot be read.
-    #[error("the schema of topic `{topic}`, {}, {why}", file.display())]
+    #[error("the schema `{}` of topic `{topic}` {why}", file.display())]
     Unreadable {
         /// The topic.
         topic: String,
@@ -184,7 +184,7 @@ struct Positions(Option<Located>);
 
 impl Positions {
     fn of(file: &Path, text: &str) -> Self {
-        Self(locate(text).ok().map(|root| Located {
+        Self(locate(text).root.map(|root| Located {
             file: file.into(),
             root,
             hidden: Vec::new(),

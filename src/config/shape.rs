@@ -1,4 +1,4 @@
-//! The tree against the JSON Schema that the types give; complaints in plain words.
+//! The tree against the JSON Schema that the types give.
 
 use std::collections::BTreeSet;
 use std::sync::LazyLock;
@@ -9,9 +9,10 @@ use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value};
 
 use super::diagnose::{Mistake, closest, one_of};
-use super::locate::{Content, Origin};
-use super::located::{Located, Spot, child, segments};
+use super::locate::{Content, Node, Origin};
+use super::located::{Located, segments};
 use super::model::PipelineFile;
+use super::wording::explain;
 
 /// The JSON Schema of a pipeline file, with the documentation of every key: for editors and documentation.
 pub fn pipeline_schema() -> Value {
@@ -27,32 +28,46 @@ pub(super) struct ShapeFindings {
     pub(super) flawed: BTreeSet<String>,
 }
 
-/// Checks a file. Where text is wanted, a number or word that a variable has brought is made text: what a
-/// password looks like must not decide its type.
+/// Checks a file, after two allowances. Where text is wanted, a number or word that a variable has brought is
+/// made text: what a password looks like must not decide its type. And a mapping that needs no key may be
+/// left empty, as in `stdout:`.
 pub(super) fn check(located: &mut Located) -> ShapeFindings {
     let shape = &*SHAPE;
     loop {
         let tree = located.root.to_json();
         let errors: Vec<ValidationError<'_>> = shape.validator.iter_errors(&tree).collect();
-        let wanted_as_text: Vec<String> = errors
+        let allowances: Vec<(String, Allowance)> = errors
             .iter()
-            .filter(|error| shape.wants_text(error))
-            .map(|error| error.instance_path().as_str().to_owned())
+            .filter_map(|error| Some((error.instance_path().as_str().to_owned(), shape.allowance(error)?)))
             .collect();
         let mut changed = false;
-        for pointer in wanted_as_text {
-            if let Some(node) = located.node_mut(&pointer)
-                && let Content::Scalar(scalar) = &mut node.content
-                && scalar.plain
-                && scalar.origin == Origin::Outside
-            {
-                scalar.plain = false;
-                changed = true;
-            }
+        for (pointer, allowance) in allowances {
+            changed |= located.node_mut(&pointer).is_some_and(|node| allowance.make(node));
         }
         if !changed {
             return shape.findings(&errors, located);
         }
+    }
+}
+
+/// What a value may be taken for.
+enum Allowance {
+    Text,
+    EmptyMapping,
+}
+
+impl Allowance {
+    /// Makes it so, where it has not been so before.
+    fn make(&self, node: &mut Node) -> bool {
+        let Content::Scalar(scalar) = &mut node.content else { return false };
+        match self {
+            Allowance::Text if scalar.plain && scalar.origin == Origin::Outside => scalar.plain = false,
+            Allowance::EmptyMapping if scalar.plain && scalar.origin == Origin::File => {
+                node.content = Content::Mapping(Vec::new());
+            }
+            Allowance::Text | Allowance::EmptyMapping => return false,
+        }
+        true
     }
 }
 
@@ -105,7 +120,8 @@ fn is_open(schema: &Value) -> bool {
         && schema.get("additionalProperties") != Some(&Value::Bool(false))
 }
 
-fn known_keys(word: &str, properties: &Map<String, Value>) -> String {
+/// What helps against an unknown key.
+pub(super) fn known_keys(word: &str, properties: &Map<String, Value>) -> String {
     let names = || properties.keys().map(String::as_str);
     match closest(word, names()) {
         Some(meant) => format!("did you mean `{meant}`?"),
@@ -118,6 +134,7 @@ static SHAPE: LazyLock<Shape> = LazyLock::new(|| {
     simplify(&mut schema);
     let validator = jsonschema::options()
         .offline()
+        .should_validate_formats(true)
         .build(&schema)
         .expect("the schema is generated from the types of this crate, and a test compiles it");
     Shape { schema, validator }
@@ -174,20 +191,20 @@ fn words_of(schema: &Value) -> Option<Vec<Value>> {
     words.iter().all(Value::is_string).then(|| words.clone())
 }
 
-struct Shape {
+/// The schema to check against.
+pub(super) struct Shape {
     schema: Value,
     validator: Validator,
 }
 
 impl Shape {
     fn findings(&self, errors: &[ValidationError<'_>], located: &Located) -> ShapeFindings {
-        let mut words = Words { shape: self, located, complaints: Vec::new() };
-        errors.iter().for_each(|error| words.explain(error));
+        let complaints = explain(self, located, errors);
         // A misspelt key is missing under its right name: one mistake, not two.
         let misspelt: Vec<(String, String)> =
-            words.complaints.iter().filter_map(|complaint| complaint.meant.clone()).collect();
+            complaints.iter().filter_map(|complaint| complaint.meant.clone()).collect();
         let mut findings = ShapeFindings::default();
-        for complaint in words.complaints {
+        for complaint in complaints {
             if complaint.missing.as_ref().is_some_and(|missing| misspelt.contains(missing)) {
                 continue;
             }
@@ -200,12 +217,21 @@ impl Shape {
         findings
     }
 
-    fn wants_text(&self, error: &ValidationError<'_>) -> bool {
-        matches!(error.kind(), Kind::Type { .. }) && self.allows(self.parent_schema(error), "string")
+    fn allowance(&self, error: &ValidationError<'_>) -> Option<Allowance> {
+        if !matches!(error.kind(), Kind::Type { .. }) {
+            return None;
+        }
+        let schema = self.parent_schema(error);
+        if self.allows(schema, "string") {
+            return Some(Allowance::Text);
+        }
+        let needs_no_key = || schema.get("required").and_then(Value::as_array).is_none_or(Vec::is_empty);
+        (error.instance().is_null() && self.allows(schema, "object") && needs_no_key())
+            .then_some(Allowance::EmptyMapping)
     }
 
     /// The schema that holds the keyword which failed.
-    fn parent_schema(&self, error: &ValidationError<'_>) -> &Value {
+    pub(super) fn parent_schema(&self, error: &ValidationError<'_>) -> &Value {
         let path = error.schema_path().as_str();
         let parent = path.rsplit_once('/').map_or("", |(parent, _)| parent);
         let mut schema = &self.schema;
@@ -245,7 +271,8 @@ impl Shape {
         schema
     }
 
-    fn branches<'s>(&'s self, schema: &'s Value) -> Option<&'s Vec<Value>> {
+    /// The branches of a union.
+    pub(super) fn branches<'s>(&'s self, schema: &'s Value) -> Option<&'s Vec<Value>> {
         let schema = self.resolve(schema);
         schema.get("anyOf").or_else(|| schema.get("oneOf")).and_then(Value::as_array)
     }
@@ -260,7 +287,8 @@ impl Shape {
         mappings.next().filter(|_| mappings.next().is_none())
     }
 
-    fn allows(&self, schema: &Value, type_name: &str) -> bool {
+    /// Whether a value of a JSON type may stand there.
+    pub(super) fn allows(&self, schema: &Value, type_name: &str) -> bool {
         let schema = self.resolve(schema);
         match schema.get("type") {
             Some(Value::String(name)) => name == type_name,
@@ -272,7 +300,7 @@ impl Shape {
     }
 
     /// The words that may stand for a value, among other things.
-    fn words<'s>(&'s self, schema: &'s Value, words: &mut Vec<&'s str>) {
+    pub(super) fn words<'s>(&'s self, schema: &'s Value, words: &mut Vec<&'s str>) {
         let schema = self.resolve(schema);
         if let Some(word) = schema.get("const").and_then(Value::as_str) {
             words.push(word);
@@ -286,7 +314,7 @@ impl Shape {
     }
 
     /// What a schema wants, to be read behind "must be".
-    fn expectation(&self, schema: &Value) -> String {
+    pub(super) fn expectation(&self, schema: &Value) -> String {
         let schema = self.resolve(schema);
         if let Some(branches) = self.branches(schema) {
             let mut parts: Vec<String> = branches.iter().map(|branch| self.expectation(branch)).collect();
@@ -305,6 +333,9 @@ impl Shape {
         }
         if let Some(properties) = schema.get("properties").and_then(Value::as_object) {
             return format!("a mapping with {}", one_of(properties.keys().map(String::as_str)));
+        }
+        if schema.get("format").and_then(Value::as_str) == Some("date-time") {
+            return "a time such as 2026-01-31T00:00:00Z".into();
         }
         let names: Vec<&str> = match schema.get("type") {
             Some(Value::String(name)) => vec![name],
@@ -334,175 +365,4 @@ fn lower_first(text: &str) -> String {
         Some(first) => first.to_lowercase().chain(rest).collect::<String>().trim_end_matches('.').to_owned(),
         None => String::new(),
     }
-}
-
-struct Complaint {
-    mistake: Mistake,
-    /// The value it is about.
-    about: String,
-    /// For an unknown key: its mapping and the key that was probably meant.
-    meant: Option<(String, String)>,
-    /// For a missing key: its mapping and its name.
-    missing: Option<(String, String)>,
-}
-
-struct Words<'s> {
-    shape: &'s Shape,
-    located: &'s Located,
-    complaints: Vec<Complaint>,
-}
-
-impl Words<'_> {
-    fn complain(&mut self, pointer: &str, spot: Spot, message: &str, help: Option<&str>) {
-        let mistake = self.located.error(pointer, spot, message, help);
-        let about = pointer.to_owned();
-        self.complaints.push(Complaint { mistake, about, meant: None, missing: None });
-    }
-
-    fn explain(&mut self, error: &ValidationError<'_>) {
-        let pointer = error.instance_path().as_str();
-        if self.located.is_unresolved(pointer) {
-            return;
-        }
-        let schema = self.shape.parent_schema(error);
-        match error.kind() {
-            Kind::AdditionalProperties { unexpected } | Kind::UnevaluatedProperties { unexpected } => {
-                let none = Map::new();
-                let properties = schema.get("properties").and_then(Value::as_object).unwrap_or(&none);
-                for key in unexpected {
-                    let help = known_keys(key, properties);
-                    let place = child(pointer, key);
-                    let mistake =
-                        self.located.error(&place, Spot::Key, &format!("unknown key `{key}`"), Some(&help));
-                    let meant = closest(key, properties.keys().map(String::as_str))
-                        .map(|meant| (pointer.to_owned(), meant.to_owned()));
-                    let about = if pointer.is_empty() { String::new() } else { place };
-                    self.complaints.push(Complaint { mistake, about, meant, missing: None });
-                }
-            }
-            Kind::Required { property } => {
-                let key = property.as_str().unwrap_or_default();
-                let about = schema
-                    .get("properties")
-                    .and_then(|properties| properties.get(key))
-                    .and_then(|property| property.get("description"))
-                    .and_then(Value::as_str)
-                    .map(first_sentence);
-                let message = format!("`{key}` is missing");
-                let mistake = self.located.error(pointer, Spot::Key, &message, about.as_deref());
-                let missing = Some((pointer.to_owned(), key.to_owned()));
-                self.complaints.push(Complaint { mistake, about: pointer.to_owned(), meant: None, missing });
-            }
-            Kind::MinProperties { .. } => {
-                let expected = self.shape.expectation(schema);
-                self.complain(pointer, Spot::Key, &format!("is empty; it must be {expected}"), None);
-            }
-            Kind::MaxProperties { limit } => self.too_many_keys(pointer, *limit, schema),
-            Kind::AnyOf { context } | Kind::OneOfNotValid { context } => {
-                self.explain_union(error, context, schema);
-            }
-            Kind::Minimum { limit } => self.bound(pointer, "at least", limit),
-            Kind::ExclusiveMinimum { limit } => self.bound(pointer, "above", limit),
-            Kind::Maximum { limit } => self.bound(pointer, "at most", limit),
-            Kind::ExclusiveMaximum { limit } => self.bound(pointer, "below", limit),
-            Kind::MinItems { limit } => {
-                self.complain(pointer, Spot::Value, &format!("needs at least {limit} in its list"), None);
-            }
-            Kind::MaxItems { limit } => {
-                self.complain(pointer, Spot::Value, &format!("takes at most {limit} in its list"), None);
-            }
-            Kind::UniqueItems => {
-                self.complain(
-                    pointer,
-                    Spot::Value,
-                    "holds the same value twice",
-                    Some("name every value once"),
-                );
-            }
-            Kind::MinLength { limit } => {
-                self.complain(pointer, Spot::Value, &format!("must have at least {limit} characters"), None);
-            }
-            Kind::MaxLength { limit } => {
-                self.complain(pointer, Spot::Value, &format!("must have at most {limit} characters"), None);
-            }
-            _ => self.explain_value(error, schema),
-        }
-    }
-
-    fn bound(&mut self, pointer: &str, relation: &str, limit: &Value) {
-        self.complain(pointer, Spot::Value, &format!("must be {relation} {limit}"), None);
-    }
-
-    fn too_many_keys(&mut self, pointer: &str, limit: u64, schema: &Value) {
-        let first_too_many = usize::try_from(limit).ok().and_then(|limit| {
-            let Content::Mapping(entries) = &self.located.node(pointer)?.content else { return None };
-            entries.get(limit).map(|entry| child(pointer, &entry.key))
-        });
-        let names = schema.get("properties").and_then(Value::as_object).cloned().unwrap_or_default();
-        let mut message = format!("only {limit} key may stand here");
-        if !names.is_empty() {
-            message.push_str(": ");
-            message.push_str(&one_of(names.keys().map(String::as_str)));
-        }
-        let place = first_too_many.unwrap_or_else(|| pointer.to_owned());
-        self.complain(&place, Spot::Key, &message, Some("keep one; another sink is another pipeline file"));
-    }
-
-    /// A mapping is held against the one branch that is a mapping; anything else is told all that is possible.
-    fn explain_union(
-        &mut self,
-        error: &ValidationError<'_>,
-        context: &[Vec<ValidationError<'static>>],
-        schema: &Value,
-    ) {
-        if error.instance().is_object() {
-            let branches = self.shape.branches(schema).map_or(&[][..], Vec::as_slice);
-            let mut mappings =
-                branches.iter().zip(context).filter(|(branch, _)| self.shape.allows(branch, "object"));
-            if let (Some((_, errors)), None) = (mappings.next(), mappings.next())
-                && !errors.is_empty()
-            {
-                errors.iter().for_each(|error| self.explain(error));
-                return;
-            }
-        }
-        self.explain_value(error, schema);
-    }
-
-    fn explain_value(&mut self, error: &ValidationError<'_>, schema: &Value) {
-        let pointer = error.instance_path().as_str();
-        let expected = self.shape.expectation(schema);
-        let origin = self.located.node(pointer).and_then(|node| node.scalar()).map(|scalar| scalar.origin);
-        let from_file = origin != Some(Origin::Outside);
-        let mut words = Vec::new();
-        self.shape.words(schema, &mut words);
-        let (message, help) = match error.instance().as_ref() {
-            Value::Null if from_file => (
-                format!("has no value; it must be {expected}"),
-                Some("give it a value or remove the key".into()),
-            ),
-            Value::String(word) if from_file => {
-                let meant = closest(word, words).map(|meant| format!("did you mean `{meant}`?"));
-                let help = meant.or_else(|| {
-                    (self.shape.allows(schema, "array") && !self.shape.allows(schema, "string"))
-                        .then(|| "put it in brackets: `[…]`".to_owned())
-                });
-                (format!("must be {expected}"), help)
-            }
-            Value::Number(_) | Value::Bool(_)
-                if from_file && words.is_empty() && self.shape.allows(schema, "string") =>
-            {
-                let help = schema.get("pattern").is_none().then(|| "put it in quotes".to_owned());
-                (format!("must be {expected}"), help)
-            }
-            _ if from_file => (format!("must be {expected}"), None),
-            _ => (format!("what its variable holds must be {expected}"), None),
-        };
-        self.complain(pointer, Spot::Value, &message, help.as_deref());
-    }
-}
-
-fn first_sentence(text: &str) -> String {
-    let text = text.replace('\n', " ");
-    text.split_once(". ").map_or(text.as_str(), |(first, _)| first).trim_end_matches('.').to_owned()
 }

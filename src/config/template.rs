@@ -28,21 +28,15 @@ impl TopicTemplate {
         self.0.contains(VARIABLE)
     }
 
-    /// Whether `text` is what some topic makes of the template.
-    pub fn may_make(&self, text: &str) -> bool {
-        match self.0.split_once(VARIABLE) {
-            None => self.0 == text,
-            // Where the variable occurs twice, the first occurrence decides what the others are.
-            Some((before, after)) if !after.contains(VARIABLE) => text
-                .strip_prefix(before)
-                .and_then(|rest| rest.strip_suffix(after))
-                .is_some_and(|topic| !topic.is_empty()),
-            Some((before, _)) => text.strip_prefix(before).is_some_and(|rest| {
-                rest.char_indices().skip(1).map(|(end, _)| end).chain([rest.len()]).any(|end| {
-                    rest.get(..end).is_some_and(|topic| !topic.is_empty() && self.for_topic(topic) == text)
-                })
-            }),
-        }
+    /// Whether `text` is what a topic that `is_topic` accepts makes of the template.
+    pub fn is_made_of(&self, text: &str, is_topic: impl Fn(&str) -> bool) -> bool {
+        let Some((before, after)) = self.0.split_once(VARIABLE) else { return self.0 == text };
+        let Some(rest) = text.strip_prefix(before) else { return false };
+        // Where the variable occurs once, what follows it decides how long the topic is.
+        let may_end = |end: &usize| after.contains(VARIABLE) || rest.len() - end == after.len();
+        let ends = rest.char_indices().map(|(end, _)| end).skip(1).chain([rest.len()]).filter(may_end);
+        ends.map(|end| &rest[..end])
+            .any(|topic| !topic.is_empty() && self.for_topic(topic) == text && is_topic(topic))
     }
 }
 
@@ -76,9 +70,13 @@ mod tests {
     fn the_variable_is_replaced_wherever_it_stands() {
         let template = TopicTemplate::from("a/{topic}/{topic}.json");
         assert_eq!(template.for_topic("t"), "a/t/t.json");
-        assert!(template.may_make("a/t/t.json") && !template.may_make("a/t/u.json"));
+        assert!(template.is_made_of("a/t/t.json", |topic| topic == "t"));
+        assert!(
+            !template.is_made_of("a/t/u.json", |_| true) && !template.is_made_of("a/t/t.json", |_| false)
+        );
         let fixed = TopicTemplate::from("dead");
-        assert!(fixed.may_make("dead") && !fixed.may_make("x.dead") && !fixed.depends_on_topic());
+        assert!(fixed.is_made_of("dead", |_| false) && !fixed.is_made_of("x.dead", |_| true));
+        assert!(!fixed.depends_on_topic());
     }
 
     proptest! {
@@ -86,8 +84,8 @@ mod tests {
         fn a_template_knows_what_it_makes(topic in "[a-z.]{1,6}", before in "[a-z.]{0,3}", after in "[a-z.]{0,3}") {
             for text in [format!("{before}{{topic}}{after}"), format!("{before}{{topic}}{after}{{topic}}")] {
                 let template = TopicTemplate(text);
-                prop_assert!(template.may_make(&template.for_topic(&topic)));
-                prop_assert!(!template.may_make(""));
+                prop_assert!(template.is_made_of(&template.for_topic(&topic), |made| made == topic));
+                prop_assert!(!template.is_made_of("", |_| true));
             }
         }
     }

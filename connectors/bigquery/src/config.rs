@@ -371,7 +371,8 @@ impl Endpoint {
         self.loopback && !self.encrypted
     }
 
-    fn sends_tokens_in_clear(&self, credentials: Option<&Credentials>) -> bool {
+    /// Whether an access token could be read on its way.
+    pub(crate) fn sends_tokens_in_clear(&self, credentials: Option<&Credentials>) -> bool {
         !self.encrypted && !self.loopback && credentials != Some(&Credentials::None)
     }
 }
@@ -472,6 +473,17 @@ mod tests {
             let text = json!({ "project": "p", "dataset": "d", key: value });
             assert!(serde_json::from_value::<BigQueryConfig>(text).is_err(), "{key}");
         }
+    }
+
+    #[test]
+    fn every_key_is_documented_for_users() {
+        let schema = schemars::schema_for!(BigQueryConfig);
+        let properties = schema.get("properties").and_then(serde_json::Value::as_object).unwrap();
+        assert_eq!(properties.len(), 18);
+        for (key, property) in properties {
+            assert!(property.get("description").is_some(), "{key}");
+        }
+        assert_eq!(schema.get("required"), Some(&json!(["project", "dataset"])));
     }
 
     proptest! {

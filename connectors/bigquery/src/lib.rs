@@ -4,7 +4,7 @@
 //! |---|---|
 //! | [`config`] | the `bigquery` block of a pipeline file |
 //! | `sink` | what the runtime holds |
-//! | `plan` | schema → table: columns, creation, comparison with a table that is there |
+//! | `plan`, `fit` | schema → table; comparison with a table that is there |
 //! | `encode`, `values` | record → row of a request, value by value |
 //! | `decimal`, `time_text` | values that are checked digit by digit |
 //! | `writer`, `answers` | sends requests, says which rows are in |
@@ -20,6 +20,7 @@ mod credentials;
 mod decimal;
 mod encode;
 mod error;
+mod fit;
 mod plan;
 mod rest;
 mod sink;

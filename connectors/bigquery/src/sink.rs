@@ -83,6 +83,12 @@ impl BigQuerySink {
             None if is_emulator => &Credentials::None,
             None => &Credentials::ApplicationDefault,
         };
+        if endpoint.sends_tokens_in_clear(Some(credentials)) {
+            return Err(SinkError::fatal(
+                format!("an access token would travel without encryption to {}", endpoint.base),
+                "use an `https` address, or `credentials: none` where the server is an emulator",
+            ));
+        }
         let source = TokenSource::new(credentials, base_dir, environment);
         let server = Server::new(endpoint, source, config.timeout.0).map_err(|error| {
             SinkError::fatal(

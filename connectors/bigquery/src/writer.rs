@@ -79,7 +79,7 @@ impl BigQueryWriter {
         let doing = format!("inserting into the table `{}`", table.name);
         let all = batch.rows.len();
         let mut outcome = Outcome::default();
-        let mut to_send = Vec::from([0..all]);
+        let mut to_send: Vec<Range<usize>> = std::iter::once(0..all).collect();
         while let Some(rows) = to_send.pop() {
             let sealed = if rows.len() == all { batch.sealed.take() } else { None };
             let body = if let Some(body) = sealed {

@@ -181,6 +181,45 @@ async fn a_new_table_that_is_not_known_everywhere_is_waited_for() {
 }
 
 #[tokio::test]
+async fn a_column_that_has_not_arrived_everywhere_is_waited_for_and_no_row_is_refused() {
+    let server = server().await;
+    let narrow = schema_of(&json!({ "properties": { "id": { "type": "integer" } } }));
+    let wide = schema_of(&json!({ "properties": {
+        "id": { "type": "integer" }, "note": { "type": "string" } } }));
+    let before = sink_of(&server, &json!({}));
+    let mut batches = [batch(&before, "t", &narrow, &[json!({ "id": 1 })])];
+    before.writer().write(&mut batches).await.unwrap();
+
+    // Both rows come from offset 0: with ids the second would count as the first, sent again.
+    let after = sink_of(&server, &json!({ "insert_ids": false }));
+    let mut batches = [batch(&after, "t", &wide, &[json!({ "id": 2, "note": "x" })])];
+    let error = after.writer().write(&mut batches).await.unwrap_err();
+    assert!(matches!(&error, SinkError::Fatal { cause, .. } if cause.contains("`note` (STRING) is missing")));
+
+    server.script(insert_fault(What::SchemaLag { ms: 100 }));
+    let columns = json!({ "schema": { "fields": [
+        { "name": "id", "type": "INTEGER" }, { "name": "note", "type": "STRING" } ] } });
+    let table = format!("{}/projects/p/datasets/d/tables/t", server.base_url());
+    let patched = reqwest::Client::new().patch(table).json(&columns).send().await.unwrap();
+    assert!(patched.status().is_success());
+    let writer = after.writer();
+    let error = writer.write(&mut batches).await.unwrap_err();
+    assert!(matches!(error, SinkError::Transient { .. }), "{error:?}");
+    let patience = Duration::from_mins(1);
+    write_patiently(&*writer, &mut batches, Duration::from_millis(10), patience).await.unwrap();
+    assert_eq!(ids(&server, "t"), [1, 2]);
+}
+
+#[tokio::test]
+async fn a_token_is_not_sent_in_clear_to_an_emulator_elsewhere() {
+    let environment = |name: &str| (name == "BIGQUERY_EMULATOR_HOST").then(|| "bigquery:9050".to_owned());
+    let config = json!({ "project": "p", "dataset": "d", "credentials": "application_default" });
+    let config = serde_json::from_value(config).unwrap();
+    let error = BigQuerySink::new(config, std::path::Path::new("."), &environment).err();
+    assert!(matches!(error, Some(SinkError::Fatal { .. })));
+}
+
+#[tokio::test]
 async fn a_request_the_server_finds_too_large_goes_in_halves() {
     let server = server().await;
     let sink = sink_of(&server, &json!({ "insert_ids": false }));

@@ -38,7 +38,7 @@ fn document(value: &Json) -> Document<'static> {
     }
 }
 
-pub fn schema() -> TableSchema {
+pub(crate) fn schema() -> TableSchema {
     schema_of(&json!({
         "required": ["id"],
         "properties": {
@@ -57,11 +57,11 @@ pub fn schema() -> TableSchema {
     }))
 }
 
-pub fn schema_of(schema: &Json) -> TableSchema {
+pub(crate) fn schema_of(schema: &Json) -> TableSchema {
     TableSchema::from_json_schema(schema, UnknownFields::DeadLetter).unwrap()
 }
 
-pub fn record_json(id: i64) -> Json {
+pub(crate) fn record_json(id: i64) -> Json {
     json!({
         "id": id, "note": format!("note \"{id}\"\n"), "amount": "12.50", "at": 1_763_900_000_123_i64,
         "day": "2026-11-23", "clock": "12:30:00", "raw": "QUJD", "extra": { "a": [1, null] },
@@ -69,7 +69,7 @@ pub fn record_json(id: i64) -> Json {
     })
 }
 
-pub fn sink(extra: &Json, environment: &dyn Fn(&str) -> Option<String>) -> BigQuerySink {
+pub(crate) fn sink(extra: &Json, environment: &dyn Fn(&str) -> Option<String>) -> BigQuerySink {
     let mut config = json!({ "project": "p", "dataset": "d" });
     config.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
     let config: BigQueryConfig = serde_json::from_value(config).unwrap();
@@ -78,7 +78,7 @@ pub fn sink(extra: &Json, environment: &dyn Fn(&str) -> Option<String>) -> BigQu
 }
 
 /// A sealed batch of `records` of `topic`, with offsets from 0.
-pub fn batch(sink: &BigQuerySink, topic: &str, schema: &TableSchema, records: &[Json]) -> Batch {
+pub(crate) fn batch(sink: &BigQuerySink, topic: &str, schema: &TableSchema, records: &[Json]) -> Batch {
     let mut encoder = sink.encoder(topic, Some(schema)).unwrap();
     let mut batch = Batch::new(sink.table(topic));
     for (index, value) in records.iter().enumerate() {
@@ -101,16 +101,16 @@ pub fn batch(sink: &BigQuerySink, topic: &str, schema: &TableSchema, records: &[
     batch
 }
 
-pub fn records(ids: std::ops::Range<i64>) -> Vec<Json> {
+pub(crate) fn records(ids: std::ops::Range<i64>) -> Vec<Json> {
     ids.map(record_json).collect()
 }
 
-pub fn offsets(batch: &Batch) -> Vec<i64> {
+pub(crate) fn offsets(batch: &Batch) -> Vec<i64> {
     batch.rows.iter().map(|row| row.source.offset).collect()
 }
 
 /// Writes as the runtime does: again after every transient error, until `patience` is over.
-pub async fn write_patiently(
+pub(crate) async fn write_patiently(
     writer: &dyn Writer,
     batches: &mut [Batch],
     pause: Duration,
@@ -128,13 +128,13 @@ pub async fn write_patiently(
 }
 
 /// Where the cases run.
-pub struct Place<'a> {
-    pub settings: Json,
-    pub environment: &'a dyn Fn(&str) -> Option<String>,
+pub(crate) struct Place<'a> {
+    pub(crate) settings: Json,
+    pub(crate) environment: &'a dyn Fn(&str) -> Option<String>,
     /// A name for tables that nobody else uses.
-    pub unique: String,
-    pub pause: Duration,
-    pub patience: Duration,
+    pub(crate) unique: String,
+    pub(crate) pause: Duration,
+    pub(crate) patience: Duration,
 }
 
 impl Place<'_> {
@@ -150,7 +150,7 @@ impl Place<'_> {
 }
 
 /// A table is created on first use and takes rows of every type; all are seen by a query.
-pub async fn rows_of_every_type_arrive_in_a_table_that_is_created(place: &Place<'_>) {
+pub(crate) async fn rows_of_every_type_arrive_in_a_table_that_is_created(place: &Place<'_>) {
     let topic = format!("{}_created", place.unique);
     let sink = place.sink(&json!({ "partition_by": { "column": "at" }, "cluster_by": ["id"] }));
     assert_eq!(place.count(&sink, &sink.table(&topic)).await, None);
@@ -166,7 +166,7 @@ pub async fn rows_of_every_type_arrive_in_a_table_that_is_created(place: &Place<
 }
 
 /// With `table_changes: none` a missing table is fatal and the statement that creates it is in the hint.
-pub async fn a_missing_table_is_fatal_where_none_may_be_created(place: &Place<'_>) {
+pub(crate) async fn a_missing_table_is_fatal_where_none_may_be_created(place: &Place<'_>) {
     let topic = format!("{}_missing", place.unique);
     let sink = place.sink(&json!({ "table_changes": "none" }));
     let mut batches = [batch(&sink, &topic, &schema(), &records(0..1))];
@@ -180,7 +180,7 @@ pub async fn a_missing_table_is_fatal_where_none_may_be_created(place: &Place<'_
 }
 
 /// A table with other columns is fatal and the columns are named.
-pub async fn a_table_that_does_not_fit_is_fatal(place: &Place<'_>) {
+pub(crate) async fn a_table_that_does_not_fit_is_fatal(place: &Place<'_>) {
     let topic = format!("{}_misfit", place.unique);
     let other =
         schema_of(&json!({ "properties": { "id": { "type": "string" }, "note": { "type": "string" } } }));
