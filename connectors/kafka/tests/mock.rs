@@ -1,5 +1,7 @@
 //! The source against librdkafka's own mock cluster, in this process.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic, in its functions too")]
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, sync_channel};
@@ -28,18 +30,14 @@ impl Cluster {
         Self { mock }
     }
 
-    fn config(&self, topic: &str, properties: serde_json::Value) -> KafkaSourceConfig {
-        let mut block = serde_json::json!({
+    fn consumer(&self, topic: &str, group: &str) -> Consumer {
+        let config: KafkaSourceConfig = serde_json::from_value(serde_json::json!({
             "brokers": self.mock.bootstrap_servers(),
             "topics": [topic],
             "properties": { "fetch.wait.max.ms": 10 },
-        });
-        block["properties"].as_object_mut().unwrap().extend(properties.as_object().unwrap().clone());
-        serde_json::from_value(block).unwrap()
-    }
-
-    fn consumer(&self, topic: &str, group: &str) -> Consumer {
-        Consumer::connect(&self.config(topic, serde_json::json!({})), group, Tuning::default()).unwrap()
+        }))
+        .unwrap();
+        Consumer::connect(&config, group, Tuning::default()).unwrap()
     }
 
     /// Publishes `count` records `0`, `1`, … to each partition.
@@ -385,13 +383,11 @@ fn a_broker_that_goes_away_is_reported_once() {
     wait_for(&consumer, assigned);
     consumer.assign(&[]).unwrap();
     cluster.mock.broker_down(1).unwrap();
-    let mut messages = Vec::new();
-    wait_for(&consumer, |event| match event {
-        ConsumerEvent::Trouble(trouble) if trouble.kind == TroubleKind::Unreachable => {
-            Some(messages.push(trouble))
-        }
+    let first = wait_for(&consumer, |event| match event {
+        ConsumerEvent::Trouble(trouble) if trouble.kind == TroubleKind::Unreachable => Some(trouble),
         _ => None,
     });
+    let mut messages = vec![first];
     while let Some(event) = consumer.poll(Duration::from_secs(1)) {
         if let ConsumerEvent::Trouble(trouble) = event {
             assert!(!messages.contains(&trouble), "twice: {trouble:?}");
