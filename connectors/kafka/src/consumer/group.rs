@@ -77,7 +77,9 @@ impl Consumer {
         self.assigned.borrow_mut().extend(new);
         self.replace_assignment().inspect_err(|_| {
             let mut assigned = self.assigned.borrow_mut();
-            partitions.iter().for_each(|added| drop(assigned.remove(added.partition)));
+            for added in partitions {
+                assigned.remove(added.partition);
+            }
         })
     }
 
