@@ -58,8 +58,8 @@ pub struct RunArguments {
     pub timeout: Option<HumanDuration>,
     /// Bring a Kafka broker with every DIR/<topic>.json as a topic, and a local BigQuery [default DIR: data]
     ///
-    /// Both live in this process and forget everything when it ends. Write it after the files. KAFKA_BROKERS,
-    /// BIGQUERY_EMULATOR_HOST and, where it is not set, GCP_PROJECT are set for the pipelines and printed for
+    /// Both live in this process and forget everything when it ends. Write it after the files. `KAFKA_BROKERS`,
+    /// `BIGQUERY_EMULATOR_HOST` and, where it is not set, `GCP_PROJECT` are set for the pipelines and printed for
     /// other commands. A topic may hold 16 MiB.
     #[arg(long, value_name = "DIR", num_args = 0..=1, default_missing_value = "data", help_heading = "Trying out")]
     pub embedded: Option<PathBuf>,
