@@ -36,6 +36,6 @@ pub fn check(arguments: &CheckArguments) -> Result<(), CommandError> {
             counted(pipelines.len() as u64, "pipeline", "pipelines"),
             pipelines.iter().map(|pipeline| pipeline.name.as_str()).collect::<Vec<_>>().join(", ")
         )),
-        Err(mistakes) => Err(CommandError::Usage(mistakes.to_string())),
+        Err(mistakes) => Err(CommandError::Mistakes(mistakes)),
     }
 }
