@@ -73,6 +73,7 @@ pub(crate) struct Shared {
     failure: Mutex<Option<Failure>>,
     health: Mutex<Health>,
     stopping: AtomicBool,
+    left: AtomicBool,
     /// Grows with every turn of the source thread.
     beats: AtomicU64,
     /// Grows with every flush that finishes.
@@ -96,6 +97,7 @@ impl Shared {
             failure: Mutex::new(None),
             health: Mutex::new(Health::Starting),
             stopping: AtomicBool::new(false),
+            left: AtomicBool::new(false),
             beats: AtomicU64::new(0),
             flushes: AtomicU64::new(0),
         })
@@ -183,6 +185,37 @@ impl Shared {
 
     pub(crate) fn running(&self) {
         *lock(&self.health) = Health::Running;
+    }
+
+    /// Partitions are being read.
+    pub(crate) fn assigned(&self) {
+        let mut health = lock(&self.health);
+        if *health == Health::Starting {
+            *health = Health::Running;
+        }
+    }
+
+    /// Notes why nothing can be read.
+    pub(crate) fn waiting_because(&self, cause: &str) {
+        self.retrying(cause);
+    }
+
+    /// What the pipeline is waiting for, for messages.
+    pub(crate) fn waiting_for(&self) -> String {
+        match self.health() {
+            Health::Starting => "no partition was assigned; check the brokers and the topics".to_owned(),
+            Health::Running => "records are missing that were there at the start".to_owned(),
+            Health::Retrying { cause, .. } => cause,
+        }
+    }
+
+    /// The source thread has done everything it had to do.
+    pub(crate) fn left(&self) {
+        self.left.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn has_left(&self) -> bool {
+        self.left.load(Ordering::Acquire)
     }
 
     /// Notes that the sink is away. Answers true at the first failure in a row.

@@ -151,7 +151,11 @@ impl WriterTask<'_> {
                     self.pause(backoff.next(retry_after)).await?;
                 }
                 Err(SinkError::Rejected { rows }) => self.reject(flush, &rows, &mut letters)?,
-                Err(SinkError::Fatal { cause, hint }) => return Err(self.fatal(flush, &cause, hint)),
+                Err(SinkError::Fatal { cause, hint }) => return Err(fatal(flush, &cause, hint)),
+                Err(SinkError::Closed) => {
+                    let message = SinkError::Closed.to_string();
+                    return Err(Failure { kind: FailureKind::OutputClosed, message, hint: None });
+                }
             }
         }
         self.send_dead_letters(flush, letters).await?;
@@ -255,16 +259,15 @@ impl WriterTask<'_> {
         self.shared.running();
     }
 
-    fn fatal(&self, flush: &Flush, cause: &str, hint: Option<String>) -> Failure {
-        let tables: Vec<&str> =
-            flush.batches.iter().filter(|batch| !batch.is_empty()).map(|batch| &*batch.table).collect();
-        let kind = if txconnect_stdout::is_closed_message(cause) { FailureKind::OutputClosed } else { FailureKind::Fatal };
-        let message = if tables.is_empty() { cause.to_owned() } else { format!("{}: {cause}", tables.join(", ")) };
-        Failure { kind, message, hint }
-    }
-
     fn place(&self, topic: &Topic, slot: Slot, offset: i64) -> String {
         let partition = self.shared.books.partition_of(slot).map_or(-1, |partition| partition.partition);
         Shared::place(Stage::Write, &topic.name, partition, offset)
     }
+}
+
+fn fatal(flush: &Flush, cause: &str, hint: Option<String>) -> Failure {
+    let tables: Vec<&str> =
+        flush.batches.iter().filter(|batch| !batch.is_empty()).map(|batch| &*batch.table).collect();
+    let message = if tables.is_empty() { cause.to_owned() } else { format!("{}: {cause}", tables.join(", ")) };
+    Failure::fatal(message, hint)
 }

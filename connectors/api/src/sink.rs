@@ -131,6 +131,9 @@ pub enum SinkError {
         /// The rows, by position in the batches that are left.
         rows: Vec<RejectedRow>,
     },
+    /// Whoever read the output has gone away, as `head` does: the pipeline ends, and nothing is wrong.
+    #[error("the output was closed by its reader")]
+    Closed,
     /// Nothing will get better by waiting: the pipeline fails.
     #[error("{cause}")]
     Fatal {

@@ -57,6 +57,18 @@ pub enum Method {
     JobsGetQueryResults,
 }
 
+/// Why a script of faults cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ScriptError {
+    /// The text is no JSON, or no fault.
+    #[error("not a fault or a list of faults: {0}; a fault is {{\"method\": …, \"what\": …}}")]
+    Shape(#[from] serde_json::Error),
+    /// The status is not that of an error.
+    #[error("a fault's status must be 400 to 599, not {0}")]
+    Status(u16),
+}
+
 /// One scripted fault.
 ///
 /// As JSON: `{"method": "tabledata.insertAll", "table": "orders", "what": {"error": {"status": 503, "reason":
@@ -105,6 +117,28 @@ impl Fault {
     #[must_use]
     pub fn table(self, table: &str) -> Fault {
         Fault { table: Some(table.to_owned()), ..self }
+    }
+
+    /// Reads a script: one fault or a list of them, as JSON.
+    ///
+    /// # Errors
+    /// [`ScriptError`] where the text is no such JSON or a status is none of an error.
+    pub fn parse_script(json: &[u8]) -> Result<Vec<Fault>, ScriptError> {
+        let script: Json = serde_json::from_slice(json)?;
+        let faults: Vec<Fault> = match script {
+            Json::Array(faults) => {
+                faults.into_iter().map(serde_json::from_value).collect::<Result<_, _>>()?
+            }
+            fault => vec![serde_json::from_value(fault)?],
+        };
+        for fault in &faults {
+            if let What::Error { status, .. } | What::Html { status } = fault.what
+                && !(400..=599).contains(&status)
+            {
+                return Err(ScriptError::Status(status));
+            }
+        }
+        Ok(faults)
     }
 
     fn matches(&self, method: Method, table: Option<&TableName>) -> bool {
@@ -364,7 +398,10 @@ mod tests {
             Fault::new(Method::InsertAll, What::Cut).times(1),
         ]);
         assert!(script.strike(Method::InsertAll, None).conditions.row_errors.is_empty());
-        assert_eq!(script.strike(Method::InsertAll, None).conditions.row_errors, vec![(1, "timeout".to_owned())]);
+        assert_eq!(
+            script.strike(Method::InsertAll, None).conditions.row_errors,
+            vec![(1, "timeout".to_owned())]
+        );
     }
 
     #[test]
@@ -377,7 +414,9 @@ mod tests {
         assert_eq!((fault.times, fault.after), (Some(3), 1));
         let plain: Fault = serde_json::from_str(r#"{"method": "tables.get", "what": "reply_lost"}"#).unwrap();
         assert_eq!(plain.what, What::ReplyLost);
-        let wrong = r#"{"method": "tables.get", "what": "reply_lost", "tiems": 1}"#;
-        assert!(serde_json::from_str::<Fault>(wrong).is_err());
+        let wrong = br#"[{"method": "tables.get", "what": "reply_lost", "tiems": 1}]"#;
+        assert!(Fault::parse_script(wrong).unwrap_err().to_string().contains("tiems"));
+        let wrong = br#"{"method": "tables.get", "what": {"html": {"status": 200}}}"#;
+        assert!(matches!(Fault::parse_script(wrong), Err(ScriptError::Status(200))));
     }
 }

@@ -11,7 +11,8 @@
 //! (counts per method and table, and the largest number of concurrent insertAll calls).
 //!
 //! Known differences: GEOGRAPHY, INTERVAL and RANGE columns, views and template tables are refused; zone names in
-//! timestamps other than UTC are refused; column defaults are kept but not applied.
+//! timestamps other than UTC are refused; partition decorators (`table$20260102`) name no table; column defaults are kept
+//! but not applied; partitioning and clustering are checked and kept, and have no other effect.
 #![forbid(unsafe_code)]
 
 mod clock;
@@ -23,6 +24,7 @@ mod sql;
 mod store;
 mod types;
 
+use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
@@ -34,13 +36,13 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 pub use clock::Clock;
 pub use error::StartError;
-pub use faults::{Fault, Method, QuotaReason, What};
+pub use faults::{Fault, Method, QuotaReason, ScriptError, What};
 
 use faults::Script;
 use store::{Store, TableName};
 
 /// How the server is to run. The default listens on a free port of 127.0.0.1, without faults and credentials.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Options {
     /// Where to listen; port 0 takes a free one.
     pub listen: SocketAddr,
@@ -55,6 +57,20 @@ pub struct Options {
     pub foreign_emulator: bool,
     /// The time the server goes by.
     pub clock: Clock,
+}
+
+// By hand, so that the token is never shown.
+impl fmt::Debug for Options {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Options")
+            .field("listen", &self.listen)
+            .field("faults", &self.faults)
+            .field("auto_create_datasets", &self.auto_create_datasets)
+            .field("required_token", &self.required_token.is_some())
+            .field("foreign_emulator", &self.foreign_emulator)
+            .field("clock", &self.clock)
+            .finish()
+    }
 }
 
 impl Default for Options {
@@ -84,12 +100,18 @@ pub struct TableSummary {
 }
 
 /// A running server. Dropping it stops it without waiting; [`LocalBigQuery::stop`] waits for open requests.
-#[derive(Debug)]
 pub struct LocalBigQuery {
     address: SocketAddr,
     state: Arc<rest::State>,
     stop: DropGuard,
     server: JoinHandle<()>,
+}
+
+// By hand, so that neither rows nor the token are ever shown.
+impl fmt::Debug for LocalBigQuery {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LocalBigQuery").field("address", &self.address).finish_non_exhaustive()
+    }
 }
 
 impl LocalBigQuery {
@@ -123,7 +145,9 @@ impl LocalBigQuery {
     /// A server that listens on every address is named by the loopback address.
     pub fn base_url(&self) -> String {
         let host = match self.address.ip() {
-            ip if ip.is_unspecified() && ip.is_ipv4() => SocketAddr::from((Ipv4Addr::LOCALHOST, self.address.port())),
+            ip if ip.is_unspecified() && ip.is_ipv4() => {
+                SocketAddr::from((Ipv4Addr::LOCALHOST, self.address.port()))
+            }
             ip if ip.is_unspecified() => {
                 SocketAddr::from((std::net::Ipv6Addr::LOCALHOST, self.address.port()))
             }

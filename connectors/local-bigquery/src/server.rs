@@ -97,7 +97,10 @@ async fn serve(stream: TcpStream, router: TowerToHyperService<Router>, stop: Can
     }
 }
 
-async fn answer(router: TowerToHyperService<Router>, request: Request<Incoming>) -> Result<Response<Body>, Cut> {
+async fn answer(
+    router: TowerToHyperService<Router>,
+    request: Request<Incoming>,
+) -> Result<Response<Body>, Cut> {
     let response: Result<Response<Body>, Infallible> = router.call(request).await;
     let Ok(response) = response;
     if response.extensions().get::<ConnectionCut>().is_some() { Err(Cut) } else { Ok(response) }

@@ -32,7 +32,11 @@ enum Token<'a> {
 
 /// Reads a statement. Unqualified names belong to `project` and `default_dataset`. The error is the sentence for the
 /// caller.
-pub(crate) fn parse(sql: &str, project: &str, default_dataset: Option<&DatasetName>) -> Result<Select, String> {
+pub(crate) fn parse(
+    sql: &str,
+    project: &str,
+    default_dataset: Option<&DatasetName>,
+) -> Result<Select, String> {
     if sql.len() > LONGEST {
         return Err(format!("Query too long: at most {LONGEST} bytes."));
     }
@@ -53,7 +57,9 @@ pub(crate) fn parse(sql: &str, project: &str, default_dataset: Option<&DatasetNa
 fn unexpected(token: Option<&Token<'_>>) -> String {
     let found = match token {
         None => "end of script".to_owned(),
-        Some(Token::Word(word) | Token::Quoted(word)) => format!("\"{}\"", word.chars().take(40).collect::<String>()),
+        Some(Token::Word(word) | Token::Quoted(word)) => {
+            format!("\"{}\"", word.chars().take(40).collect::<String>())
+        }
         Some(Token::Symbol(symbol)) => format!("\"{symbol}\""),
     };
     format!(
@@ -88,7 +94,8 @@ struct Reader<'t, 'a> {
 
 impl<'a> Reader<'_, 'a> {
     fn eat_keyword(&mut self, keyword: &str) -> bool {
-        let found = matches!(self.tokens.first(), Some(Token::Word(word)) if word.eq_ignore_ascii_case(keyword));
+        let found =
+            matches!(self.tokens.first(), Some(Token::Word(word)) if word.eq_ignore_ascii_case(keyword));
         self.skip_if(found)
     }
 
@@ -130,7 +137,8 @@ impl<'a> Reader<'_, 'a> {
         self.symbol('(')?;
         self.symbol('*')?;
         self.symbol(')')?;
-        let from = matches!(self.tokens.first(), Some(Token::Word(word)) if word.eq_ignore_ascii_case("FROM"));
+        let from =
+            matches!(self.tokens.first(), Some(Token::Word(word)) if word.eq_ignore_ascii_case("FROM"));
         let named = self.eat_keyword("AS") || !from;
         let name = if named { self.name()? } else { "f0_" };
         Ok(Selection::Count { name: name.to_owned() })
@@ -148,9 +156,9 @@ impl<'a> Reader<'_, 'a> {
             ([table], Some(dataset)) => {
                 Ok(TableName { dataset: dataset.clone(), table: (*table).to_owned() })
             }
-            ([table], None) => Err(format!(
-                "Table \"{table}\" must be qualified with a dataset (e.g. dataset.table)."
-            )),
+            ([table], None) => {
+                Err(format!("Table \"{table}\" must be qualified with a dataset (e.g. dataset.table)."))
+            }
             _ => Err("Invalid table name: it has too many parts.".to_owned()),
         }
     }
@@ -200,7 +208,9 @@ mod tests {
 
     #[test]
     fn anything_else_is_a_syntax_error() {
-        for sql in ["", "SELECT 1", "SELECT * FROM", "SELECT * FROM t WHERE x", "DELETE FROM t", "SELECT * FROM `t"] {
+        for sql in
+            ["", "SELECT 1", "SELECT * FROM", "SELECT * FROM t WHERE x", "DELETE FROM t", "SELECT * FROM `t"]
+        {
             assert!(select(sql).unwrap_err().starts_with("Syntax error"), "{sql}");
         }
         assert!(select("SELECT * FROM a.b.c.d").is_err());

@@ -17,5 +17,4 @@ mod sink;
 mod writer;
 
 pub use config::StdoutConfig;
-pub use output::{CLOSED, is_closed};
 pub use sink::StdoutSink;

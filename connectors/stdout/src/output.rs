@@ -8,16 +8,8 @@ use std::time::Duration;
 
 use txconnect_connector_api::SinkError;
 
-/// The cause of the error by which a writer says that nobody reads stdout any more.
-pub const CLOSED: &str = "stdout was closed by its reader";
-
 /// Pause before another try where the other end has made stdout non-blocking and it is full.
 const FULL_PAUSE: Duration = Duration::from_millis(2);
-
-/// Whether `error` says that the reader of stdout has gone, as `head` does. That is no failure.
-pub fn is_closed(error: &SinkError) -> bool {
-    matches!(error, SinkError::Fatal { cause, .. } if cause == CLOSED)
-}
 
 /// Lines go out one batch at a time, whoever writes.
 #[derive(Clone)]
@@ -98,7 +90,7 @@ fn passes(error: &io::Error) -> bool {
 /// What the runtime is told.
 pub(crate) fn sink_error(error: &io::Error) -> SinkError {
     if error.kind() == ErrorKind::BrokenPipe {
-        return SinkError::Fatal { cause: CLOSED.to_owned(), hint: None };
+        return SinkError::Closed;
     }
     let hint = match error.kind() {
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded => "make room on the disk that stdout goes to",

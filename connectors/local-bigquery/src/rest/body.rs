@@ -27,7 +27,9 @@ pub(super) async fn read(headers: &HeaderMap, body: Body) -> Result<Bytes, ApiEr
     match headers.get(CONTENT_ENCODING).map(|encoding| encoding.as_bytes().to_ascii_lowercase()).as_deref() {
         None | Some(b"" | b"identity") => Ok(packed),
         Some(b"gzip") => unpack(&packed),
-        Some(_) => Err(ApiError::new(400, "badRequest", "Unsupported Content-Encoding: send gzip or nothing.")),
+        Some(_) => {
+            Err(ApiError::new(400, "badRequest", "Unsupported Content-Encoding: send gzip or nothing."))
+        }
     }
 }
 

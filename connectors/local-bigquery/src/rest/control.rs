@@ -1,19 +1,28 @@
 //! What BigQuery does not have: `/__faults`, `/__tables`, `/__rows/…` and `/__requests`, for tests from outside.
 
+use std::convert::Infallible;
+use std::future::ready;
 use std::sync::Arc;
 
 use axum::Router;
+use axum::body::Body;
 use axum::extract::{Request, State as Shared};
+use axum::http::HeaderValue;
+use axum::http::header::CONTENT_TYPE;
 use axum::response::Response;
 use axum::routing::get;
-use serde::Deserialize;
+use futures::stream;
 use serde_json::Value as Json;
 
 use super::exchange::{State, refusal, respond};
 use super::{body, tables};
 use crate::error::ApiError;
 use crate::faults::Fault;
+use crate::store::TableName;
 use crate::types::render::object;
+
+/// The rows written out at a time.
+const ROWS_PER_PIECE: usize = 1_000;
 
 pub(super) fn router() -> Router<Arc<State>> {
     Router::new()
@@ -21,14 +30,6 @@ pub(super) fn router() -> Router<Arc<State>> {
         .route("/__tables", get(all_tables))
         .route("/__rows/{project}/{dataset}/{table}", get(rows))
         .route("/__requests", get(requests))
-}
-
-/// One fault or a list of them.
-#[derive(Debug, Deserialize)]
-#[serde(untagged)]
-enum Faults {
-    Many(Vec<Fault>),
-    One(Box<Fault>),
 }
 
 async fn faults(Shared(state): Shared<Arc<State>>) -> Response {
@@ -41,13 +42,9 @@ async fn add_faults(Shared(state): Shared<Arc<State>>, request: Request) -> Resp
         Ok(body) => body,
         Err(refused) => return refusal(&refused),
     };
-    let added = match serde_json::from_slice(&body) {
-        Ok(Faults::Many(faults)) => faults,
-        Ok(Faults::One(fault)) => vec![*fault],
-        Err(wrong) => {
-            let message = format!("Not a fault and not a list of faults: {wrong}.");
-            return refusal(&ApiError::invalid(message));
-        }
+    let added = match Fault::parse_script(&body) {
+        Ok(added) => added,
+        Err(wrong) => return refusal(&ApiError::invalid(wrong.to_string())),
     };
     let mut script = state.script();
     for fault in added {
@@ -67,17 +64,32 @@ async fn all_tables(Shared(state): Shared<Arc<State>>) -> Response {
 
 async fn rows(Shared(state): Shared<Arc<State>>, path: tables::TablePath) -> Response {
     let name = tables::table_name(path);
-    let store = state.store();
-    let table = match store.table(&name) {
-        Ok(table) => table,
+    let identity = match state.store().table(&name) {
+        Ok(table) => table.identity(),
         Err(refused) => return refusal(&refused),
     };
+    // In pieces, so that neither the store is locked for long nor a whole table written out at once.
+    let pieces = stream::unfold(0_usize, move |start| {
+        let piece = lines(&state, &name, identity, start);
+        ready(piece.map(|(lines, next)| (Ok::<_, Infallible>(lines), next)))
+    });
+    let mut response = Response::new(Body::from_stream(pieces));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/x-ndjson"));
+    response
+}
+
+/// The next rows as lines, and where the ones after them start. `None`: there are no more, or the table is gone.
+fn lines(state: &State, name: &TableName, identity: u64, start: usize) -> Option<(String, usize)> {
+    let store = state.store();
+    let table = store.table(name).ok().filter(|table| table.identity() == identity)?;
+    let rest = table.rows().get(start..).filter(|rest| !rest.is_empty())?;
+    let piece = &rest[..rest.len().min(ROWS_PER_PIECE)];
     let mut lines = String::new();
-    for row in table.rows() {
+    for row in piece {
         lines.push_str(&Json::Object(object(row, table.columns())).to_string());
         lines.push('\n');
     }
-    respond(200, "application/x-ndjson", lines)
+    Some((lines, start + piece.len()))
 }
 
 async fn requests(Shared(state): Shared<Arc<State>>) -> Response {

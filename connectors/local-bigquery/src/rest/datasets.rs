@@ -6,7 +6,7 @@ use axum::extract::{Path, Request, State as Shared};
 use axum::response::Response;
 use serde_json::{Map, Value as Json, json};
 
-use super::exchange::{Reply, State};
+use super::exchange::{Reply, State, Target};
 use super::pages::{Page, add_token};
 use crate::error::ApiError;
 use crate::faults::Method;
@@ -19,7 +19,9 @@ pub(super) async fn get(
 ) -> Response {
     let name = DatasetName { project, dataset };
     state
-        .serve(Method::DatasetsGet, None, request, |call| call.state.store().dataset(&name).map(Reply::Document))
+        .serve(Method::DatasetsGet, Target::NoTable, request, |call| {
+            call.state.store().dataset(&name).map(Reply::Document)
+        })
         .await
 }
 
@@ -29,9 +31,10 @@ pub(super) async fn list(
     request: Request,
 ) -> Response {
     state
-        .serve(Method::DatasetsList, None, request, |call| {
+        .serve(Method::DatasetsList, Target::NoTable, request, |call| {
             let (datasets, next) = Page::of(call)?.cut(call.state.store().datasets(&project));
-            let mut document = json!({ "kind": "bigquery#datasetList", "etag": "\"0\"", "datasets": datasets });
+            let mut document =
+                json!({ "kind": "bigquery#datasetList", "etag": "\"0\"", "datasets": datasets });
             add_token(&mut document, "nextPageToken", next);
             Ok(Reply::Document(document))
         })
@@ -44,7 +47,7 @@ pub(super) async fn insert(
     request: Request,
 ) -> Response {
     state
-        .serve(Method::DatasetsInsert, None, request, |call| {
+        .serve(Method::DatasetsInsert, Target::NoTable, request, |call| {
             let resource = call.resource()?;
             let dataset = reference(&resource, "datasetReference", "datasetId")?;
             let name = DatasetName { project, dataset };
@@ -60,7 +63,7 @@ pub(super) async fn delete(
 ) -> Response {
     let name = DatasetName { project, dataset };
     state
-        .serve(Method::DatasetsDelete, None, request, |call| {
+        .serve(Method::DatasetsDelete, Target::NoTable, request, |call| {
             let contents = call.parameter("deleteContents").is_some_and(|value| value == "true");
             call.state.store().delete_dataset(&name, contents)?;
             Ok(Reply::Nothing)

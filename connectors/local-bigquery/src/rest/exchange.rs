@@ -17,18 +17,43 @@ use super::traffic::{Running, Traffic};
 use crate::clock::Clock;
 use crate::error::ApiError;
 use crate::faults::{Conditions, End, Method, Script};
-use crate::store::{Store, TableName};
+use crate::store::{DatasetName, Store, TableName};
 
 /// Marks a response that is not sent: the connection closes instead.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ConnectionCut;
 
-/// What all requests share.
+/// What a call is about, for faults and counters.
 #[derive(Debug)]
+pub(super) enum Target {
+    /// No one table.
+    NoTable,
+    /// A table named in the path.
+    Table(TableName),
+    /// A table of this dataset, named by the resource in the body.
+    InBody(DatasetName),
+}
+
+impl Target {
+    fn table(self, body: &[u8]) -> Option<TableName> {
+        match self {
+            Target::NoTable => None,
+            Target::Table(name) => Some(name),
+            Target::InBody(dataset) => {
+                // A body that names no table is refused when the work begins.
+                let resource: Json = serde_json::from_slice(body).ok()?;
+                let table = resource.get("tableReference")?.get("tableId")?.as_str()?.to_owned();
+                Some(TableName { dataset, table })
+            }
+        }
+    }
+}
+
+/// What all requests share.
 pub(crate) struct State {
-    pub(crate) clock: Clock,
-    pub(crate) required_token: Option<String>,
-    pub(crate) foreign_emulator: bool,
+    clock: Clock,
+    required_token: Option<String>,
+    pub(super) foreign_emulator: bool,
     store: Mutex<Store>,
     script: Mutex<Script>,
     traffic: Arc<Mutex<Traffic>>,
@@ -69,7 +94,7 @@ impl State {
     pub(super) async fn serve(
         &self,
         method: Method,
-        table: Option<TableName>,
+        target: Target,
         request: Request,
         work: impl FnOnce(&Call<'_>) -> Result<Reply, ApiError>,
     ) -> Response {
@@ -78,6 +103,7 @@ impl State {
             Ok(body) => body,
             Err(refused) => return refusal(&refused),
         };
+        let table = target.table(&body);
         let _running: Running = Traffic::enter(&self.traffic, method, table.as_ref());
         if let Err(refused) = self.authenticate(&head.headers) {
             return refusal(&refused);
@@ -93,7 +119,8 @@ impl State {
             Some(End::Refused(refused)) => return refusal(&refused),
             Some(End::Html(status)) => return html(status),
         };
-        let parameters = Query::try_from_uri(&head.uri).map_or_else(|_| HashMap::new(), |Query(parameters)| parameters);
+        let parameters =
+            Query::try_from_uri(&head.uri).map_or_else(|_| HashMap::new(), |Query(parameters)| parameters);
         let call = Call {
             state: self,
             headers: &head.headers,
@@ -151,7 +178,8 @@ impl Call<'_> {
 
     /// A query parameter that is a number.
     pub(super) fn number(&self, name: &str) -> Result<Option<usize>, ApiError> {
-        let number = |text: &str| text.parse().map_err(|_| ApiError::invalid(format!("Invalid value for {name}.")));
+        let number =
+            |text: &str| text.parse().map_err(|_| ApiError::invalid(format!("Invalid value for {name}.")));
         self.parameter(name).map(number).transpose()
     }
 
@@ -160,10 +188,14 @@ impl Call<'_> {
         serde_json::from_slice(&self.body).map_err(|wrong| {
             let place = format!("line {}, column {}", wrong.line(), wrong.column());
             match wrong.classify() {
-                serde_json::error::Category::Data => {
-                    ApiError::invalid(format!("Invalid JSON payload received: unknown name or wrong type at {place}."))
-                }
-                _ => ApiError::new(400, "parseError", format!("Invalid JSON payload received: no JSON at {place}.")),
+                serde_json::error::Category::Data => ApiError::invalid(format!(
+                    "Invalid JSON payload received: unknown name or wrong type at {place}."
+                )),
+                _ => ApiError::new(
+                    400,
+                    "parseError",
+                    format!("Invalid JSON payload received: no JSON at {place}."),
+                ),
             }
         })
     }
@@ -201,7 +233,9 @@ pub(super) enum Reply {
 impl Reply {
     fn into_response(self) -> Response {
         match self {
-            Reply::Document(document) => respond(200, "application/json; charset=UTF-8", document.to_string()),
+            Reply::Document(document) => {
+                respond(200, "application/json; charset=UTF-8", document.to_string())
+            }
             Reply::Nothing => respond(204, "application/json; charset=UTF-8", String::new()),
             Reply::Plain(status, text) => respond(status, "text/plain; charset=utf-8", text),
         }

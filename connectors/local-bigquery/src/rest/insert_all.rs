@@ -7,7 +7,7 @@ use axum::response::Response;
 use serde::Deserialize;
 use serde_json::{Map, Value as Json, json};
 
-use super::exchange::{Call, Reply, State};
+use super::exchange::{Call, Reply, State, Target};
 use super::foreign;
 use super::tables::{TablePath, table_name};
 use crate::error::ApiError;
@@ -50,9 +50,13 @@ pub(super) struct Outcome {
     pub(super) bad: Vec<(usize, Vec<Mismatch>)>,
 }
 
-pub(super) async fn insert_all(Shared(state): Shared<Arc<State>>, path: TablePath, request: Request) -> Response {
+pub(super) async fn insert_all(
+    Shared(state): Shared<Arc<State>>,
+    path: TablePath,
+    request: Request,
+) -> Response {
     let name = table_name(path);
-    state.serve(Method::InsertAll, Some(name.clone()), request, |call| insert(call, &name)).await
+    state.serve(Method::InsertAll, Target::Table(name.clone()), request, |call| insert(call, &name)).await
 }
 
 fn insert(call: &Call<'_>, name: &TableName) -> Result<Reply, ApiError> {
@@ -88,30 +92,37 @@ fn insert(call: &Call<'_>, name: &TableName) -> Result<Reply, ApiError> {
 
 fn check(rows: &[SentRow], template_suffix: Option<&str>) -> Result<(), ApiError> {
     if template_suffix.is_some_and(|suffix| !suffix.is_empty()) {
-        return Err(ApiError::invalid("The local BigQuery has no template tables: leave templateSuffix out."));
+        return Err(ApiError::invalid(
+            "The local BigQuery has no template tables: leave templateSuffix out.",
+        ));
     }
     if rows.is_empty() {
         return Err(ApiError::invalid("No rows present in the request."));
     }
     if rows.len() > MOST_ROWS {
-        let message = format!(
-            "too many rows present in the request, limit: {MOST_ROWS} row count: {}.",
-            rows.len()
-        );
+        let message =
+            format!("too many rows present in the request, limit: {MOST_ROWS} row count: {}.", rows.len());
         return Err(ApiError::invalid(message));
     }
-    let too_long = |row: &SentRow| row.insert_id.as_ref().is_some_and(|id| id.chars().count() > LONGEST_INSERT_ID);
+    let too_long =
+        |row: &SentRow| row.insert_id.as_ref().is_some_and(|id| id.chars().count() > LONGEST_INSERT_ID);
     if rows.iter().any(too_long) {
         return Err(ApiError::invalid(format!("Maximum insertId length is {LONGEST_INSERT_ID} characters.")));
     }
     Ok(())
 }
 
-fn read_rows(rows: Vec<SentRow>, columns: &Columns, ignore_unknown: bool, conditions: &Conditions) -> Outcome {
+fn read_rows(
+    rows: Vec<SentRow>,
+    columns: &Columns,
+    ignore_unknown: bool,
+    conditions: &Conditions,
+) -> Outcome {
     let mut outcome = Outcome::default();
     for (index, SentRow { insert_id, json }) in rows.into_iter().enumerate() {
         let fields = json.unwrap_or_default();
-        let rejected = conditions.rejected_values.iter().find(|(field, value)| fields.get(field) == Some(value));
+        let rejected =
+            conditions.rejected_values.iter().find(|(field, value)| fields.get(field) == Some(value));
         let read = match rejected {
             Some((field, _)) => Err(vec![Mismatch {
                 location: field.clone(),

@@ -42,14 +42,19 @@ fn bigquery() -> Router<Arc<State>> {
             "/projects/{project}/datasets/{dataset}/tables/{table}",
             get(tables::get).patch(tables::patch).put(tables::update).delete(tables::delete),
         )
-        .route("/projects/{project}/datasets/{dataset}/tables/{table}/insertAll", post(insert_all::insert_all))
+        .route(
+            "/projects/{project}/datasets/{dataset}/tables/{table}/insertAll",
+            post(insert_all::insert_all),
+        )
         .route("/projects/{project}/datasets/{dataset}/tables/{table}/data", get(tabledata::list))
         .route("/projects/{project}/queries", post(queries::query))
         .route("/projects/{project}/queries/{job}", get(queries::results))
         .route("/projects/{project}/jobs", post(queries::insert_job))
+        .method_not_allowed_fallback(unknown_route)
 }
 
 async fn unknown_route() -> Response {
-    let message = "The local BigQuery has no such method: it answers datasets, tables, tabledata and queries.";
+    let message =
+        "The local BigQuery has no such method: it answers datasets, tables, tabledata and queries.";
     exchange::refusal(&ApiError::new(404, "notFound", message))
 }

@@ -41,7 +41,12 @@ impl Page {
     }
 
     /// Rows in cells, and the token of the next page.
-    pub(super) fn rows(&self, rows: &[Row], columns: &[Column], form: TimestampForm) -> (Vec<Json>, Option<String>) {
+    pub(super) fn rows(
+        &self,
+        rows: &[Row],
+        columns: &[Column],
+        form: TimestampForm,
+    ) -> (Vec<Json>, Option<String>) {
         let rest = rows.get(self.start..).unwrap_or_default();
         let mut bytes = 0_usize;
         let mut page = Vec::new();

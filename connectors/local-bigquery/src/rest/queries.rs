@@ -7,7 +7,7 @@ use axum::response::Response;
 use serde::Deserialize;
 use serde_json::{Value as Json, json};
 
-use super::exchange::{Call, Reply, State};
+use super::exchange::{Reply, State, Target};
 use super::pages::{Page, add_token, timestamp_form};
 use crate::error::ApiError;
 use crate::faults::Method;
@@ -63,12 +63,13 @@ pub(super) async fn query(
     request: Request,
 ) -> Response {
     state
-        .serve(Method::JobsQuery, None, request, |call| {
+        .serve(Method::JobsQuery, Target::NoTable, request, |call| {
             let question: Question = call.json()?;
             let mut store = call.state.store();
             let job = answer(&store, &question, &project)?;
             let dry = question.dry_run == Some(true);
-            let micros = question.format_options.and_then(|options| options.use_int64_timestamp) == Some(true);
+            let micros =
+                question.format_options.and_then(|options| options.use_int64_timestamp) == Some(true);
             let form = if micros { TimestampForm::Micros } else { TimestampForm::Seconds };
             let page = Page::first(if dry { Some(0) } else { question.max_results });
             let mut document = result(&store, &job, &page, form)?;
@@ -90,7 +91,7 @@ pub(super) async fn insert_job(
     request: Request,
 ) -> Response {
     state
-        .serve(Method::JobsInsert, None, request, |call| {
+        .serve(Method::JobsInsert, Target::NoTable, request, |call| {
             let job: NewJob = call.json()?;
             let question = job.configuration.query.ok_or_else(|| {
                 ApiError::invalid("The local BigQuery runs query jobs only: set configuration.query.")
@@ -119,21 +120,20 @@ pub(super) async fn results(
     request: Request,
 ) -> Response {
     state
-        .serve(Method::JobsGetQueryResults, None, request, |call| {
+        .serve(Method::JobsGetQueryResults, Target::NoTable, request, |call| {
             let page = Page::of(call)?;
             let store = call.state.store();
-            let job = store.jobs.get(&id).ok_or_else(|| ApiError::not_found("Job", format!("{project}:US.{id}")))?;
-            let mut document = result(&store, job, &page, results_form(call))?;
+            let job = store
+                .jobs
+                .get(&id)
+                .ok_or_else(|| ApiError::not_found("Job", format!("{project}:US.{id}")))?;
+            let mut document = result(&store, job, &page, timestamp_form(call))?;
             set(&mut document, "kind", json!("bigquery#getQueryResultsResponse"));
             set(&mut document, "etag", json!("\"0\""));
             set(&mut document, "jobReference", reference(&project, &id));
             Ok(Reply::Document(document))
         })
         .await
-}
-
-fn results_form(call: &Call<'_>) -> TimestampForm {
-    timestamp_form(call)
 }
 
 fn reference(project: &str, id: &str) -> Json {

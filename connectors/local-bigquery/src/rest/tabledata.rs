@@ -6,7 +6,7 @@ use axum::extract::{Request, State as Shared};
 use axum::response::Response;
 use serde_json::json;
 
-use super::exchange::{Reply, State};
+use super::exchange::{Reply, State, Target};
 use super::pages::{Page, add_token, timestamp_form};
 use super::tables::{TablePath, table_name};
 use crate::faults::Method;
@@ -14,7 +14,7 @@ use crate::faults::Method;
 pub(super) async fn list(Shared(state): Shared<Arc<State>>, path: TablePath, request: Request) -> Response {
     let name = table_name(path);
     state
-        .serve(Method::TabledataList, Some(name.clone()), request, |call| {
+        .serve(Method::TabledataList, Target::Table(name.clone()), request, |call| {
             let page = Page::of(call)?;
             let store = call.state.store();
             let table = store.table(&name)?;

@@ -8,7 +8,7 @@ use axum::response::Response;
 use serde_json::{Value as Json, json};
 
 use super::datasets::reference;
-use super::exchange::{Call, Reply, State};
+use super::exchange::{Call, Reply, State, Target};
 use super::foreign;
 use super::pages::{Page, add_token};
 use crate::error::ApiError;
@@ -25,7 +25,7 @@ pub(super) fn table_name(Path((project, dataset, table)): TablePath) -> TableNam
 pub(super) async fn get(Shared(state): Shared<Arc<State>>, path: TablePath, request: Request) -> Response {
     let name = table_name(path);
     state
-        .serve(Method::TablesGet, Some(name.clone()), request, |call| {
+        .serve(Method::TablesGet, Target::Table(name.clone()), request, |call| {
             Ok(Reply::Document(call.state.store().table(&name)?.document(&name)))
         })
         .await
@@ -38,7 +38,7 @@ pub(super) async fn list(
 ) -> Response {
     let dataset = DatasetName { project, dataset };
     state
-        .serve(Method::TablesList, None, request, |call| {
+        .serve(Method::TablesList, Target::NoTable, request, |call| {
             let page = Page::of(call)?;
             let store = call.state.store();
             let total = store.tables_of(&dataset)?.count();
@@ -78,11 +78,12 @@ pub(super) async fn insert(
     Path((project, dataset)): Path<(String, String)>,
     request: Request,
 ) -> Response {
+    let dataset = DatasetName { project, dataset };
     state
-        .serve(Method::TablesInsert, None, request, |call| {
+        .serve(Method::TablesInsert, Target::InBody(dataset.clone()), request, |call| {
             let mut resource = call.resource()?;
             let table = reference(&resource, "tableReference", "tableId")?;
-            let name = TableName { dataset: DatasetName { project, dataset }, table };
+            let name = TableName { dataset, table };
             if call.state.foreign_emulator {
                 foreign::keep_what_it_knows(&mut resource);
             }
@@ -93,12 +94,16 @@ pub(super) async fn insert(
 
 pub(super) async fn patch(Shared(state): Shared<Arc<State>>, path: TablePath, request: Request) -> Response {
     let name = table_name(path);
-    state.serve(Method::TablesPatch, Some(name.clone()), request, |call| change(call, &name, false)).await
+    state
+        .serve(Method::TablesPatch, Target::Table(name.clone()), request, |call| change(call, &name, false))
+        .await
 }
 
 pub(super) async fn update(Shared(state): Shared<Arc<State>>, path: TablePath, request: Request) -> Response {
     let name = table_name(path);
-    state.serve(Method::TablesUpdate, Some(name.clone()), request, |call| change(call, &name, true)).await
+    state
+        .serve(Method::TablesUpdate, Target::Table(name.clone()), request, |call| change(call, &name, true))
+        .await
 }
 
 fn change(call: &Call<'_>, name: &TableName, replace: bool) -> Result<Reply, ApiError> {
@@ -114,7 +119,7 @@ fn change(call: &Call<'_>, name: &TableName, replace: bool) -> Result<Reply, Api
 pub(super) async fn delete(Shared(state): Shared<Arc<State>>, path: TablePath, request: Request) -> Response {
     let name = table_name(path);
     state
-        .serve(Method::TablesDelete, Some(name.clone()), request, |call| {
+        .serve(Method::TablesDelete, Target::Table(name.clone()), request, |call| {
             call.state.store().delete_table(&name)?;
             Ok(Reply::Nothing)
         })

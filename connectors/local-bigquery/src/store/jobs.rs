@@ -26,7 +26,7 @@ pub(crate) enum Answer {
 /// The finished queries by job id.
 #[derive(Debug, Default)]
 pub(crate) struct Jobs {
-    jobs: BTreeMap<String, Job>,
+    by_id: BTreeMap<String, Job>,
     by_age: VecDeque<String>,
     made: u64,
 }
@@ -36,22 +36,22 @@ impl Jobs {
     pub(crate) fn keep(&mut self, id: Option<&str>, job: Job) -> Option<String> {
         self.made += 1;
         let id = id.map_or_else(|| format!("job_{:08}", self.made), str::to_owned);
-        if self.jobs.contains_key(&id) {
+        if self.by_id.contains_key(&id) {
             return None;
         }
         if self.by_age.len() >= MOST
             && let Some(oldest) = self.by_age.pop_front()
         {
-            self.jobs.remove(&oldest);
+            self.by_id.remove(&oldest);
         }
         self.by_age.push_back(id.clone());
-        self.jobs.insert(id.clone(), job);
+        self.by_id.insert(id.clone(), job);
         Some(id)
     }
 
     /// A finished query that is still kept.
     pub(crate) fn get(&self, id: &str) -> Option<&Job> {
-        self.jobs.get(id)
+        self.by_id.get(id)
     }
 }
 
@@ -69,6 +69,6 @@ mod tests {
             jobs.keep(None, job.clone());
         }
         assert_eq!(jobs.get(&first), None);
-        assert_eq!(jobs.jobs.len(), MOST);
+        assert_eq!(jobs.by_id.len(), MOST);
     }
 }

@@ -117,7 +117,11 @@ impl Store {
     }
 
     /// Deletes a dataset; one that holds tables only with `delete_contents`.
-    pub(crate) fn delete_dataset(&mut self, name: &DatasetName, delete_contents: bool) -> Result<(), ApiError> {
+    pub(crate) fn delete_dataset(
+        &mut self,
+        name: &DatasetName,
+        delete_contents: bool,
+    ) -> Result<(), ApiError> {
         if !delete_contents && !self.existing(name)?.tables.is_empty() {
             let message = format!("Dataset {name} is still in use");
             return Err(ApiError::new(400, "resourceInUse", message));
@@ -148,7 +152,10 @@ impl Store {
 
     /// A table.
     pub(crate) fn table(&self, name: &TableName) -> Result<&Table, ApiError> {
-        self.existing(&name.dataset)?.tables.get(&name.table).ok_or_else(|| ApiError::not_found("Table", name))
+        self.existing(&name.dataset)?
+            .tables
+            .get(&name.table)
+            .ok_or_else(|| ApiError::not_found("Table", name))
     }
 
     /// A table to write to.
@@ -158,7 +165,10 @@ impl Store {
     }
 
     /// The tables of a dataset in the order of their names.
-    pub(crate) fn tables_of(&self, name: &DatasetName) -> Result<impl Iterator<Item = (&String, &Table)>, ApiError> {
+    pub(crate) fn tables_of(
+        &self,
+        name: &DatasetName,
+    ) -> Result<impl Iterator<Item = (&String, &Table)>, ApiError> {
         Ok(self.existing(name)?.tables.iter())
     }
 

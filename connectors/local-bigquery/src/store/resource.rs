@@ -35,7 +35,8 @@ pub(crate) fn check_id(what: &str, id: &str) -> Result<(), ApiError> {
     let allowed = |letter: char| {
         letter.is_ascii_alphanumeric()
             || letter == '_'
-            || (what == "table" && (letter == '-' || letter == ' ' || (!letter.is_ascii() && letter.is_alphanumeric())))
+            || (what == "table"
+                && (letter == '-' || letter == ' ' || (!letter.is_ascii() && letter.is_alphanumeric())))
     };
     if id.is_empty() || id.chars().count() > LONGEST_ID || !id.chars().all(allowed) {
         let message = format!(
@@ -92,7 +93,9 @@ pub(crate) fn check_table(resource: &Map<String, Json>, columns: &[Column]) -> R
     if let Some(field) = range.and_then(Json::as_str) {
         let column = top_level(columns, field, "range partitioning")?;
         if column.kind != Kind::Integer || column.mode == Mode::Repeated {
-            return Err(ApiError::invalid(format!("The field {field} of the range partitioning must be INTEGER.")));
+            return Err(ApiError::invalid(format!(
+                "The field {field} of the range partitioning must be INTEGER."
+            )));
         }
         if resource.get("timePartitioning").is_some_and(|time| !time.is_null()) {
             return Err(ApiError::invalid("A table is partitioned by time or by range, not by both."));
@@ -100,12 +103,17 @@ pub(crate) fn check_table(resource: &Map<String, Json>, columns: &[Column]) -> R
     }
     let clustering = names(resource.get("clustering").and_then(|clustering| clustering.get("fields")));
     if clustering.len() > MOST_CLUSTERING_COLUMNS {
-        return Err(ApiError::invalid(format!("At most {MOST_CLUSTERING_COLUMNS} clustering fields are allowed.")));
+        return Err(ApiError::invalid(format!(
+            "At most {MOST_CLUSTERING_COLUMNS} clustering fields are allowed."
+        )));
     }
     for field in clustering {
         let column = top_level(columns, field, "clustering")?;
-        if column.mode == Mode::Repeated || matches!(column.kind, Kind::Record(_) | Kind::Float | Kind::Json) {
-            return Err(ApiError::invalid(format!("The field {field} cannot be clustered by: its type does not allow it.")));
+        if column.mode == Mode::Repeated || matches!(column.kind, Kind::Record(_) | Kind::Float | Kind::Json)
+        {
+            return Err(ApiError::invalid(format!(
+                "The field {field} cannot be clustered by: its type does not allow it."
+            )));
         }
     }
     let key = resource.get("tableConstraints").and_then(|constraints| constraints.get("primaryKey"));
@@ -115,7 +123,8 @@ pub(crate) fn check_table(resource: &Map<String, Json>, columns: &[Column]) -> R
     }
     for field in key {
         let column = top_level(columns, field, "primary key")?;
-        if column.mode == Mode::Repeated || matches!(column.kind, Kind::Record(_) | Kind::Float | Kind::Json) {
+        if column.mode == Mode::Repeated || matches!(column.kind, Kind::Record(_) | Kind::Float | Kind::Json)
+        {
             return Err(ApiError::invalid(format!("The field {field} cannot be part of a primary key.")));
         }
     }
@@ -123,7 +132,8 @@ pub(crate) fn check_table(resource: &Map<String, Json>, columns: &[Column]) -> R
 }
 
 fn check_time_partitioning(resource: &Map<String, Json>, columns: &[Column]) -> Result<(), ApiError> {
-    let Some(partitioning) = resource.get("timePartitioning").filter(|partitioning| !partitioning.is_null()) else {
+    let Some(partitioning) = resource.get("timePartitioning").filter(|partitioning| !partitioning.is_null())
+    else {
         return Ok(());
     };
     let unit = partitioning.get("type").and_then(Json::as_str).unwrap_or_default();
@@ -134,16 +144,20 @@ fn check_time_partitioning(resource: &Map<String, Json>, columns: &[Column]) -> 
         return Ok(());
     };
     let column = top_level(columns, field, "time partitioning")?;
-    let fits = matches!(column.kind, Kind::Timestamp | Kind::DateTime) || (column.kind == Kind::Date && unit != "HOUR");
+    let fits = matches!(column.kind, Kind::Timestamp | Kind::DateTime)
+        || (column.kind == Kind::Date && unit != "HOUR");
     if !fits || column.mode == Mode::Repeated {
-        let message = format!("The field {field} of the time partitioning must be DATE, TIMESTAMP or DATETIME.");
+        let message =
+            format!("The field {field} of the time partitioning must be DATE, TIMESTAMP or DATETIME.");
         return Err(ApiError::invalid(message));
     }
     Ok(())
 }
 
 fn names(list: Option<&Json>) -> Vec<&str> {
-    list.and_then(Json::as_array).map(|list| list.iter().filter_map(Json::as_str).collect()).unwrap_or_default()
+    list.and_then(Json::as_array)
+        .map(|list| list.iter().filter_map(Json::as_str).collect())
+        .unwrap_or_default()
 }
 
 fn top_level<'a>(columns: &'a [Column], name: &str, purpose: &str) -> Result<&'a Column, ApiError> {
@@ -169,7 +183,10 @@ mod tests {
     #[test]
     fn merging_changes_what_is_named_and_keeps_the_rest() {
         let mut target = object(json!({"labels": {"a": "1", "b": "2"}, "description": "x", "list": [1, 2]}));
-        merge(&mut target, object(json!({"labels": {"b": null, "c": "3"}, "description": null, "list": [3]})));
+        merge(
+            &mut target,
+            object(json!({"labels": {"b": null, "c": "3"}, "description": null, "list": [3]})),
+        );
         assert_eq!(Json::Object(target), json!({"labels": {"a": "1", "c": "3"}, "list": [3]}));
     }
 
@@ -184,7 +201,10 @@ mod tests {
         .unwrap();
         let check = |resource: Json| check_table(&object(resource), &columns);
         assert_eq!(check(json!({"timePartitioning": {"type": "HOUR", "field": "at"}})), Ok(()));
-        assert_eq!(check(json!({"clustering": {"fields": ["id"]}, "timePartitioning": {"type": "DAY"}})), Ok(()));
+        assert_eq!(
+            check(json!({"clustering": {"fields": ["id"]}, "timePartitioning": {"type": "DAY"}})),
+            Ok(())
+        );
         assert_eq!(check(json!({"tableConstraints": {"primaryKey": {"columns": ["id", "day"]}}})), Ok(()));
         for refused in [
             json!({"timePartitioning": {"type": "WEEK"}}),

@@ -77,8 +77,9 @@ impl Table {
             merged
         };
         let columns = read_columns(&resource)?;
-        evolve::check(&self.columns, &columns)
-            .map_err(|why| ApiError::invalid(format!("Provided Schema does not match Table {name}. {why}")))?;
+        evolve::check(&self.columns, &columns).map_err(|why| {
+            ApiError::invalid(format!("Provided Schema does not match Table {name}. {why}"))
+        })?;
         resource::check_table(&resource, &columns)?;
         if columns != *self.columns {
             let columns = Arc::new(columns);

@@ -80,7 +80,8 @@ impl<'a> Reader<'a> {
             }
             self.path.pop();
         }
-        for (column, _) in columns.iter().zip(&seen).filter(|(column, seen)| !**seen && column.mode == Mode::Required)
+        for (column, _) in
+            columns.iter().zip(&seen).filter(|(column, seen)| !**seen && column.mode == Mode::Required)
         {
             self.path.push(&column.name);
             let path = self.path.join(".");
@@ -104,7 +105,9 @@ impl<'a> Reader<'a> {
                 }
                 Value::List(list)
             }
-            (Mode::Repeated, _) => self.refuse("Repeated field must be imported as a JSON array.".into(), true),
+            (Mode::Repeated, _) => {
+                self.refuse("Repeated field must be imported as a JSON array.".into(), true)
+            }
             (_, Json::Array(_)) => {
                 let path = self.path.join(".");
                 self.refuse(format!("Array specified for non-repeated field: {path}."), true)
@@ -115,12 +118,11 @@ impl<'a> Reader<'a> {
 
     fn scalar(&mut self, kind: &'a Kind, value: &'a Json) -> Value {
         if let Kind::Record(columns) = kind {
-            return match value {
-                Json::Object(fields) => Value::Record(self.record(columns, fields)),
-                _ => {
-                    let path = self.path.join(".");
-                    self.refuse(format!("This field: {path} is not a record."), true)
-                }
+            return if let Json::Object(fields) = value {
+                Value::Record(self.record(columns, fields))
+            } else {
+                let path = self.path.join(".");
+                self.refuse(format!("This field: {path} is not a record."), true)
             };
         }
         match read_scalar(kind, value) {
@@ -180,11 +182,16 @@ fn read_scalar(kind: &Kind, value: &Json) -> Result<Value, String> {
                 None => Err("Could not decode base64 string to bytes.".to_owned()),
             }
         }
-        Kind::Date => text.and_then(temporal::parse_date).map(Value::Date).ok_or_else(|| invalid("date", value)),
-        Kind::Time => text.and_then(temporal::parse_time).map(Value::Time).ok_or_else(|| invalid("time", value)),
-        Kind::DateTime => {
-            text.and_then(temporal::parse_datetime).map(Value::DateTime).ok_or_else(|| invalid("datetime", value))
+        Kind::Date => {
+            text.and_then(temporal::parse_date).map(Value::Date).ok_or_else(|| invalid("date", value))
         }
+        Kind::Time => {
+            text.and_then(temporal::parse_time).map(Value::Time).ok_or_else(|| invalid("time", value))
+        }
+        Kind::DateTime => text
+            .and_then(temporal::parse_datetime)
+            .map(Value::DateTime)
+            .ok_or_else(|| invalid("datetime", value)),
         Kind::Timestamp => {
             let micros = match value {
                 Json::String(text) => temporal::parse_timestamp(text),
@@ -199,7 +206,9 @@ fn read_scalar(kind: &Kind, value: &Json) -> Result<Value, String> {
             };
             match serde_json::from_str::<Json>(text) {
                 Ok(document) => Ok(Value::Text(document.to_string().into())),
-                Err(wrong) => Err(format!("Invalid JSON text at line {}, column {}.", wrong.line(), wrong.column())),
+                Err(wrong) => {
+                    Err(format!("Invalid JSON text at line {}, column {}.", wrong.line(), wrong.column()))
+                }
             }
         }
         // `Reader::scalar` takes records before this function sees them.
@@ -289,17 +298,17 @@ mod tests {
         parse_fields(&json!([{"name": "x", "type": kind}])).unwrap()
     }
 
-    fn read(kind: &str, value: Json) -> Result<Value, String> {
+    fn read(kind: &str, value: &Json) -> Result<Value, String> {
         let Json::Object(row) = json!({"x": value}) else { unreachable!("it is an object") };
         accept_row(&column(kind), &row, false)
             .map(|mut row| row.remove(0))
             .map_err(|mut mismatches| mismatches.remove(0).message)
     }
 
-    fn row(fields: Json, row: Json) -> Result<Row, Vec<(String, String)>> {
-        let columns = parse_fields(&fields).unwrap();
+    fn row(fields: &Json, row: &Json) -> Result<Row, Vec<(String, String)>> {
+        let columns = parse_fields(fields).unwrap();
         let Json::Object(row) = row else { panic!("a row is an object") };
-        accept_row(&columns, &row, false).map_err(|mismatches| {
+        accept_row(&columns, row, false).map_err(|mismatches| {
             mismatches.into_iter().map(|mismatch| (mismatch.location, mismatch.message)).collect()
         })
     }
@@ -307,44 +316,48 @@ mod tests {
     #[test]
     fn an_integer_comes_as_a_number_a_string_or_a_float_without_fraction() {
         for value in [json!(7), json!("7"), json!(7.0), json!("7.0"), json!(" 7 ")] {
-            assert_eq!(read("INTEGER", value.clone()), Ok(Value::Integer(7)), "{value}");
+            assert_eq!(read("INTEGER", &value), Ok(Value::Integer(7)), "{value}");
         }
-        assert_eq!(read("INT64", json!(i64::MIN)), Ok(Value::Integer(i64::MIN)));
-        assert_eq!(read("INT64", json!("9223372036854775807")), Ok(Value::Integer(i64::MAX)));
+        assert_eq!(read("INT64", &json!(i64::MIN)), Ok(Value::Integer(i64::MIN)));
+        assert_eq!(read("INT64", &json!("9223372036854775807")), Ok(Value::Integer(i64::MAX)));
     }
 
     #[test]
     fn an_integer_beyond_i64_or_with_a_fraction_is_refused() {
-        let values = [json!(u64::MAX), json!(7.5), json!("9223372036854775808"), json!(true), json!("NaN"), json!("")];
+        let values =
+            [json!(u64::MAX), json!(7.5), json!("9223372036854775808"), json!(true), json!("NaN"), json!("")];
         for value in values {
-            let refused = read("INTEGER", value.clone()).expect_err(&value.to_string());
+            let refused = read("INTEGER", &value).expect_err(&value.to_string());
             assert!(refused.starts_with("Cannot convert value to integer (bad value)"), "{refused}");
         }
     }
 
     #[test]
     fn each_type_reads_its_forms() {
-        assert_eq!(read("FLOAT", json!("-Infinity")), Ok(Value::Float(f64::NEG_INFINITY)));
-        assert!(matches!(read("FLOAT", json!("NaN")), Ok(Value::Float(float)) if float.is_nan()));
-        assert_eq!(read("FLOAT", json!(1)), Ok(Value::Float(1.0)));
-        assert!(read("FLOAT", json!("1e999")).is_err());
-        assert_eq!(read("NUMERIC", json!("12.30")), Ok(Value::Text("12.3".into())));
-        assert_eq!(read("NUMERIC", json!(12.3)), Ok(Value::Text("12.3".into())));
-        assert_eq!(read("BOOLEAN", json!("TRUE")), Ok(Value::Bool(true)));
-        assert!(read("BOOLEAN", json!(1)).is_err());
-        assert_eq!(read("STRING", json!(5)), Ok(Value::Text("5".into())));
-        assert_eq!(read("BYTES", json!("aGk")), Ok(Value::Text("aGk=".into())));
-        assert_eq!(read("BYTES", json!("_-8=")), Ok(Value::Text("/+8=".into())));
-        assert!(read("BYTES", json!("!")).is_err());
-        assert_eq!(read("DATE", json!("1970-01-02")), Ok(Value::Date(1)));
-        assert_eq!(read("TIME", json!("00:00:01.5")), Ok(Value::Time(1_500_000)));
-        assert_eq!(read("DATETIME", json!("1970-01-01 00:00:01")), Ok(Value::DateTime(1_000_000)));
-        assert_eq!(read("TIMESTAMP", json!(1.5)), Ok(Value::Timestamp(1_500_000)));
-        assert_eq!(read("TIMESTAMP", json!(253_402_300_799_i64)), Ok(Value::Timestamp(253_402_300_799_000_000)));
-        assert!(read("TIMESTAMP", json!(253_402_300_800_i64)).is_err());
-        assert_eq!(read("JSON", json!("{\"a\": [1]}")), Ok(Value::Text("{\"a\":[1]}".into())));
-        assert!(read("JSON", json!("{")).is_err());
-        assert!(read("JSON", json!({"a": 1})).is_err());
+        assert_eq!(read("FLOAT", &json!("-Infinity")), Ok(Value::Float(f64::NEG_INFINITY)));
+        assert!(matches!(read("FLOAT", &json!("NaN")), Ok(Value::Float(float)) if float.is_nan()));
+        assert_eq!(read("FLOAT", &json!(1)), Ok(Value::Float(1.0)));
+        assert!(read("FLOAT", &json!("1e999")).is_err());
+        assert_eq!(read("NUMERIC", &json!("12.30")), Ok(Value::Text("12.3".into())));
+        assert_eq!(read("NUMERIC", &json!(12.3)), Ok(Value::Text("12.3".into())));
+        assert_eq!(read("BOOLEAN", &json!("TRUE")), Ok(Value::Bool(true)));
+        assert!(read("BOOLEAN", &json!(1)).is_err());
+        assert_eq!(read("STRING", &json!(5)), Ok(Value::Text("5".into())));
+        assert_eq!(read("BYTES", &json!("aGk")), Ok(Value::Text("aGk=".into())));
+        assert_eq!(read("BYTES", &json!("_-8=")), Ok(Value::Text("/+8=".into())));
+        assert!(read("BYTES", &json!("!")).is_err());
+        assert_eq!(read("DATE", &json!("1970-01-02")), Ok(Value::Date(1)));
+        assert_eq!(read("TIME", &json!("00:00:01.5")), Ok(Value::Time(1_500_000)));
+        assert_eq!(read("DATETIME", &json!("1970-01-01 00:00:01")), Ok(Value::DateTime(1_000_000)));
+        assert_eq!(read("TIMESTAMP", &json!(1.5)), Ok(Value::Timestamp(1_500_000)));
+        assert_eq!(
+            read("TIMESTAMP", &json!(253_402_300_799_i64)),
+            Ok(Value::Timestamp(253_402_300_799_000_000))
+        );
+        assert!(read("TIMESTAMP", &json!(253_402_300_800_i64)).is_err());
+        assert_eq!(read("JSON", &json!("{\"a\": [1]}")), Ok(Value::Text("{\"a\":[1]}".into())));
+        assert!(read("JSON", &json!("{")).is_err());
+        assert!(read("JSON", &json!({"a": 1})).is_err());
     }
 
     #[test]
@@ -354,7 +367,8 @@ mod tests {
             {"name": "who", "type": "RECORD", "fields": [{"name": "name", "type": "STRING", "mode": "REQUIRED"}]},
             {"name": "tags", "type": "STRING", "mode": "REPEATED"}
         ]);
-        let refused = row(fields, json!({"who": {"nam": "x"}, "tags": ["a", null], "more": 1})).unwrap_err();
+        let refused =
+            row(&fields, &json!({"who": {"nam": "x"}, "tags": ["a", null], "more": 1})).unwrap_err();
         let sentence = |place: &str, message: &str| (place.to_owned(), message.to_owned());
         assert_eq!(
             refused,
@@ -371,20 +385,23 @@ mod tests {
     #[test]
     fn arrays_and_records_go_only_where_the_schema_has_them() {
         let fields = json!([{"name": "x", "type": "STRING"}]);
-        assert_eq!(row(fields, json!({"x": ["a"]})).unwrap_err()[0].1, "Array specified for non-repeated field: x.");
+        assert_eq!(
+            row(&fields, &json!({"x": ["a"]})).unwrap_err()[0].1,
+            "Array specified for non-repeated field: x."
+        );
         let fields = json!([{"name": "x", "type": "STRING", "mode": "REPEATED"}]);
-        assert!(row(fields.clone(), json!({"x": "a"})).is_err());
-        assert!(row(fields.clone(), json!({"x": null})).is_err());
-        assert_eq!(row(fields, json!({})), Ok(vec![Value::List(vec![])]));
+        assert!(row(&fields, &json!({"x": "a"})).is_err());
+        assert!(row(&fields, &json!({"x": null})).is_err());
+        assert_eq!(row(&fields, &json!({})), Ok(vec![Value::List(vec![])]));
         let fields = json!([{"name": "x", "type": "RECORD", "fields": [{"name": "y", "type": "STRING"}]}]);
-        assert_eq!(row(fields, json!({"x": "a"})).unwrap_err()[0].1, "This field: x is not a record.");
+        assert_eq!(row(&fields, &json!({"x": "a"})).unwrap_err()[0].1, "This field: x is not a record.");
     }
 
     #[test]
     fn column_names_have_no_case_and_the_order_of_fields_does_not_matter() {
         let fields = json!([{"name": "Alpha", "type": "INTEGER"}, {"name": "beta", "type": "INTEGER"}]);
         let expected = vec![Value::Integer(1), Value::Integer(2)];
-        assert_eq!(row(fields, json!({"BETA": 2, "alpha": 1})), Ok(expected));
+        assert_eq!(row(&fields, &json!({"BETA": 2, "alpha": 1})), Ok(expected));
     }
 
     fn any_json() -> impl Strategy<Value = Json> {
@@ -414,9 +431,9 @@ mod tests {
                 "TIMESTAMP", "JSON",
             ];
             for kind in kinds {
-                if let Ok(stored) = read(kind, value.clone()) {
+                if let Ok(stored) = read(kind, &value) {
                     let shown = super::super::render::json(&stored, &column(kind)[0].kind);
-                    let again = read(kind, shown.clone());
+                    let again = read(kind, &shown);
                     // What the server shows, it also takes, and takes for the same.
                     let same = match (&again, &stored) {
                         (Ok(Value::Float(a)), Value::Float(b)) => a.to_bits() == b.to_bits() || a.is_nan() && b.is_nan(),

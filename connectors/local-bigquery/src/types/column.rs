@@ -13,7 +13,8 @@ const MOST_COLUMNS: usize = 10_000;
 /// The longest column name, in characters.
 const LONGEST_NAME: usize = 300;
 /// Prefixes that BigQuery keeps for itself, compared without case.
-const RESERVED: [&str; 6] = ["_table_", "_file_", "_partition", "_row_timestamp", "__root__", "_colidentifier"];
+const RESERVED: [&str; 6] =
+    ["_table_", "_file_", "_partition", "_row_timestamp", "__root__", "_colidentifier"];
 /// Names that BigQuery keeps for itself, compared without case.
 const RESERVED_NAMES: [&str; 2] = ["_change_type", "_change_sequence_number"];
 
@@ -262,9 +263,10 @@ mod tests {
     #[test]
     fn records_nest_fifteen_levels_deep_and_no_deeper() {
         let nest = |levels: usize| {
-            (1..levels).fold(json!([{"name": "x", "type": "DATE"}]), |fields, _| {
-                json!([{"name": "x", "type": "RECORD", "fields": fields}])
-            })
+            (1..levels).fold(
+                json!([{"name": "x", "type": "DATE"}]),
+                |fields, _| json!([{"name": "x", "type": "RECORD", "fields": fields}]),
+            )
         };
         assert!(parse_fields(&nest(15)).is_ok());
         assert!(parse_fields(&nest(16)).expect_err("too deep").contains("nested"));

@@ -64,7 +64,8 @@ fn place(digits: &[u8], point: i64, limits: Limits) -> Option<(Vec<u8>, Vec<u8>)
     }
     let mut whole = Vec::with_capacity(limits.integer_digits + 1);
     let mut fraction = Vec::with_capacity(limits.scale);
-    let digit = |index: i64| usize::try_from(index).ok().and_then(|at| digits.get(at)).copied().unwrap_or(b'0');
+    let digit =
+        |index: i64| usize::try_from(index).ok().and_then(|at| digits.get(at)).copied().unwrap_or(b'0');
     for index in 0..point.max(0) {
         whole.push(digit(index));
     }
@@ -159,7 +160,8 @@ mod tests {
 
     #[test]
     fn what_is_no_decimal_is_refused() {
-        for text in ["", "-", ".", "abc", "1.2.3", "1e", "1e999999999999", "0x10", "NaN", "1e2147483647", "٣"] {
+        for text in ["", "-", ".", "abc", "1.2.3", "1e", "1e999999999999", "0x10", "NaN", "1e2147483647", "٣"]
+        {
             assert_eq!(numeric(text), None, "{text}");
         }
     }

@@ -21,7 +21,11 @@ fn check_level(old: &[Column], new: &[Column], prefix: &str) -> Result<(), Strin
         match (&before.kind, &after.kind) {
             (Kind::Record(before), Kind::Record(after)) => check_level(before, after, &format!("{path}."))?,
             (before, after) if std::mem::discriminant(before) != std::mem::discriminant(after) => {
-                return Err(format!("Field {path} has changed type from {} to {}", before.name(), after.name()));
+                return Err(format!(
+                    "Field {path} has changed type from {} to {}",
+                    before.name(),
+                    after.name()
+                ));
             }
             _ => {}
         }
@@ -75,7 +79,10 @@ mod tests {
     #[test]
     fn a_column_may_be_added_or_relaxed_and_nothing_else() {
         let old = json!([{"name": "a", "type": "INTEGER", "mode": "REQUIRED"}]);
-        assert_eq!(verdict(&old, &json!([{"name": "b", "type": "DATE"}, {"name": "A", "type": "INT64"}])), Ok(()));
+        assert_eq!(
+            verdict(&old, &json!([{"name": "b", "type": "DATE"}, {"name": "A", "type": "INT64"}])),
+            Ok(())
+        );
         for (new, reason) in [
             (json!([]), "Field a is missing in new schema"),
             (json!([{"name": "a", "type": "INTEGER", "mode": "REPEATED"}]), "from REQUIRED to REPEATED"),

@@ -1,0 +1,107 @@
+//! One running pipeline.
+//!
+//! ```text
+//!  librdkafka ─▶ source thread: membership, rebalances, commits         source, ends
+//!      │ one forwarded queue per lane
+//!      ▼
+//!  lane thread: copy → decode → validate → encode → open batches       lanes, lane, records, open
+//!      │ flushes, as many as the sink wants in flight
+//!      ▼
+//!  writer task: write → retry → cut bad rows out → dead letters         writer, backoff, dead_letters
+//!      │ finished spans
+//!      ▼
+//!  delivery (pure): what may be committed ─▶ back to the source thread   shared
+//! ```
+//! [`books`] says what became of every record, `memory` bounds what is held.
+
+mod backoff;
+pub mod books;
+mod dead_letters;
+mod ends;
+mod lane;
+mod lanes;
+mod memory;
+mod open;
+mod records;
+mod shared;
+mod source;
+mod topic;
+mod wake;
+mod writer;
+
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use crate::config::Pipeline;
+use books::BooksSnapshot;
+use shared::Shared;
+pub use shared::{Failure, FailureKind, Health};
+use source::Source;
+
+/// How a pipeline is run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RunOptions {
+    /// Stop when every partition has been read up to the end it had at the start.
+    pub until_end: bool,
+    /// Give up when nothing was written for this long.
+    pub timeout: Option<Duration>,
+}
+
+/// A pipeline at work. Dropping it does not stop it: see [`RunningPipeline::stop`].
+pub struct RunningPipeline {
+    shared: Arc<Shared>,
+    source: JoinHandle<()>,
+}
+
+impl RunningPipeline {
+    /// Starts the pipeline's source thread; lanes follow when the group has given partitions. Writers run on the
+    /// current Tokio runtime.
+    ///
+    /// # Errors
+    /// The Kafka client refuses its settings.
+    pub fn start(pipeline: Arc<Pipeline>, options: RunOptions) -> Result<Self, Failure> {
+        let shared = Shared::new(&pipeline.name, pipeline.memory.as_usize());
+        let runtime = tokio::runtime::Handle::current();
+        let name = pipeline.name.clone();
+        let source = Source::connect(pipeline, options, Arc::clone(&shared), runtime)?;
+        let source = std::thread::Builder::new()
+            .name(format!("{name}/source"))
+            .spawn(move || source.run())
+            .map_err(|error| Failure::fatal(format!("the source thread does not start: {error}"), None))?;
+        Ok(Self { shared, source })
+    }
+
+    /// Asks the pipeline to stop taking, drain, commit and leave its group. Returns at once.
+    pub fn stop(&self) {
+        self.shared.stop();
+    }
+
+    /// Whether the pipeline has ended.
+    pub fn is_finished(&self) -> bool {
+        self.source.is_finished()
+    }
+
+    /// Grows as long as the source thread is alive.
+    pub fn beats(&self) -> u64 {
+        self.shared.beats()
+    }
+
+    /// The books so far.
+    pub fn books(&self) -> BooksSnapshot {
+        self.shared.books.snapshot()
+    }
+
+    /// How it is doing.
+    pub fn health(&self) -> Health {
+        self.shared.health()
+    }
+
+    /// Why it has failed, if it has.
+    pub fn failure(&self) -> Option<Failure> {
+        if self.source.is_finished() && !self.shared.has_left() {
+            return Some(Failure::fatal("the source thread has panicked: this is a defect of txconnect", None));
+        }
+        self.shared.failure()
+    }
+}
