@@ -111,7 +111,8 @@ fn load(
     // The user's own overrides come last and win.
     let mut overrides = if arguments.embedded.is_some() { EmbeddedServices::overrides() } else { Vec::new() };
     overrides.extend_from_slice(&arguments.overrides);
-    let pipelines = config::load(&arguments.paths, &overrides, environment).map_err(CommandError::Mistakes)?;
+    let pipelines =
+        config::load(&arguments.paths, &overrides, environment).map_err(CommandError::Mistakes)?;
     for warning in pipelines.iter().flat_map(|pipeline| &pipeline.warnings) {
         say(&warning.to_string());
     }
