@@ -102,3 +102,41 @@ fn the_local_bigquery_says_where_it_listens_and_ends_by_sigterm() {
     assert!(killed.success());
     assert_eq!(child.wait().unwrap().code(), Some(0));
 }
+
+/// A folder with a pipeline into stdout, the rest of whose text is given.
+fn pipeline(folder: &std::path::Path, rest: &str) -> String {
+    let path = folder.join("p.yaml");
+    let text = format!(
+        "name: p\nsource:\n  kafka:\n    brokers: ${{KAFKA_BROKERS:-127.0.0.1:1}}\n    topics: [t]\nsink:\n  stdout: {{}}\n{rest}"
+    );
+    std::fs::write(&path, text).unwrap();
+    path.to_str().unwrap().to_owned()
+}
+
+#[test]
+fn check_counts_good_pipelines_and_names_the_place_of_mistakes() {
+    let folder = tempfile::tempdir().unwrap();
+    let good = pipeline(folder.path(), "batch: { rows: 10 }\n");
+    let output = output(&["check", &good]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    assert_eq!(text(&output.stdout), "1 pipeline without a mistake: p\n");
+
+    let bad = pipeline(folder.path(), "batsch: { rows: 10 }\n");
+    for verb in ["check", "run"] {
+        let output = command(&[verb, &bad]).output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{verb}");
+        assert!(output.stdout.is_empty(), "{verb}");
+        assert!(text(&output.stderr).contains("p.yaml:8:1: "), "{verb}: {}", text(&output.stderr));
+    }
+}
+
+#[test]
+fn run_refuses_an_embedded_folder_without_topics() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = pipeline(folder.path(), "");
+    let empty = folder.path().join("empty");
+    std::fs::create_dir(&empty).unwrap();
+    let output = output(&["run", &file, "--embedded", empty.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).contains("holds no file called <topic>.json"), "{}", text(&output.stderr));
+}

@@ -34,8 +34,8 @@ pub fn check(arguments: &CheckArguments) -> Result<(), CommandError> {
         Ok(pipelines) => print_result(&format!(
             "{} without a mistake: {}\n",
             counted(pipelines.len() as u64, "pipeline", "pipelines"),
-            pipelines.iter().map(|pipeline| pipeline.name.to_string()).collect::<Vec<_>>().join(", ")
+            pipelines.iter().map(|pipeline| pipeline.name.as_str()).collect::<Vec<_>>().join(", ")
         )),
-        Err(mistakes) => Err(CommandError::Usage(mistakes.to_string())),
+        Err(mistakes) => Err(CommandError::Mistakes(mistakes)),
     }
 }

@@ -18,6 +18,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use crate::config::Mistakes;
 use crate::terminal::style::{Colours, Style};
 
 /// Moves Kafka topics into BigQuery, Postgres or stdout.
@@ -74,6 +75,9 @@ pub enum CommandError {
     /// The command line or a pipeline file is wrong: exit code 2.
     #[error("{0}")]
     Usage(String),
+    /// Pipeline files hold mistakes, told with their places: exit code 2.
+    #[error("{0}")]
+    Mistakes(Mistakes),
     /// The work failed: exit code 1.
     #[error("{0}")]
     Failed(String),
@@ -95,7 +99,7 @@ impl CommandError {
 
     fn exit_code(&self) -> u8 {
         match self {
-            Self::Usage(_) => 2,
+            Self::Usage(_) | Self::Mistakes(_) => 2,
             Self::Failed(_) | Self::Shown => 1,
         }
     }
@@ -114,8 +118,11 @@ pub fn run_command_line(arguments: impl IntoIterator<Item = OsString>) -> ExitCo
     match command_line.command.execute() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            if !matches!(error, CommandError::Shown) {
-                say_error(&error);
+            match &error {
+                CommandError::Shown => {}
+                // Every line of it already says what it is.
+                CommandError::Mistakes(mistakes) => say(&mistakes.to_string()),
+                CommandError::Usage(_) | CommandError::Failed(_) => say_error(&error),
             }
             ExitCode::from(error.exit_code())
         }

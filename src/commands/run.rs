@@ -58,8 +58,8 @@ pub struct RunArguments {
     pub timeout: Option<HumanDuration>,
     /// Bring a Kafka broker with every DIR/<topic>.json as a topic, and a local BigQuery [default DIR: data]
     ///
-    /// Both live in this process and forget everything when it ends. Write it after the files. KAFKA_BROKERS,
-    /// BIGQUERY_EMULATOR_HOST and, where it is not set, GCP_PROJECT are set for the pipelines and printed for
+    /// Both live in this process and forget everything when it ends. Write it after the files. `KAFKA_BROKERS`,
+    /// `BIGQUERY_EMULATOR_HOST` and, where it is not set, `GCP_PROJECT` are set for the pipelines and printed for
     /// other commands. A topic may hold 16 MiB.
     #[arg(long, value_name = "DIR", num_args = 0..=1, default_missing_value = "data", help_heading = "Trying out")]
     pub embedded: Option<PathBuf>,
@@ -111,7 +111,8 @@ fn load(
     // The user's own overrides come last and win.
     let mut overrides = if arguments.embedded.is_some() { EmbeddedServices::overrides() } else { Vec::new() };
     overrides.extend_from_slice(&arguments.overrides);
-    let pipelines = config::load(&arguments.paths, &overrides, environment).map_err(CommandError::usage)?;
+    let pipelines =
+        config::load(&arguments.paths, &overrides, environment).map_err(CommandError::Mistakes)?;
     for warning in pipelines.iter().flat_map(|pipeline| &pipeline.warnings) {
         say(&warning.to_string());
     }

@@ -46,6 +46,8 @@ pub(super) struct Source {
     options: RunOptions,
     shared: Arc<Shared>,
     consumer: Consumer,
+    /// Whether a topic is one of ours.
+    wanted: Box<dyn Fn(&str) -> bool + Send>,
     lanes: Lanes,
     reports: Receiver<LaneReport>,
     slots: Vec<SlotState>,
@@ -100,12 +102,14 @@ impl Source {
             .map_err(|error| kafka_failure(&error))?;
         let (reports_to, reports) = sync_channel(1024);
         let lanes = Lanes::new(Arc::clone(&pipeline), Arc::clone(&shared), runtime, reports_to, most_lanes);
+        let wanted = Box::new(pipeline.topic_filter());
         let now = Instant::now();
         Ok(Self {
             pipeline,
             options,
             shared,
             consumer,
+            wanted,
             lanes,
             reports,
             slots: Vec::new(),
@@ -234,7 +238,7 @@ impl Source {
         };
         let wanted: Vec<(String, Vec<i32>)> = found
             .into_iter()
-            .filter(|(name, partitions)| !partitions.is_empty() && self.wants(name))
+            .filter(|(name, partitions)| !partitions.is_empty() && (self.wanted)(name))
             .collect();
         let first = self.subscribed.is_empty() && self.topics.is_empty();
         for (name, _) in &wanted {
@@ -265,18 +269,6 @@ impl Source {
             self.subscribed = names;
         }
         Ok(())
-    }
-
-    fn wants(&self, topic: &str) -> bool {
-        let dead_letters = self.pipeline.dead_letters.as_ref();
-        match &self.pipeline.source.topics {
-            Some(listed) => listed.iter().any(|name| name == topic),
-            // Whatever looks like one of our dead letter topics is never a source.
-            None => {
-                self.pipeline.source.topic_matches(topic)
-                    && !dead_letters.is_some_and(|letters| letters.topic.may_make(topic))
-            }
-        }
     }
 
     fn name_missing_topics(&self, first: bool) -> Result<(), Failure> {
