@@ -7,16 +7,16 @@ use crate::support::{
 };
 
 /// Sends every kind of bad record, each between two good events; answers how many good ones there are.
-fn send_good_and_bad(topic: &Topic<'_>) -> i64 {
+fn send_good_and_bad(topic: &Topic<'_>) -> u32 {
     let mut sent = Vec::new();
-    let mut good = 0;
+    let mut good = 0_u32;
     for bad in bad_events() {
-        sent.push(event(good));
+        sent.push(event(good.into()));
         good += 1;
         let key = [bad.name.as_bytes(), b"\xff"].concat();
         sent.push(bad.event.key(key).header("trace", Some(b"a\xffb")).header("none", None));
     }
-    sent.push(event(good));
+    sent.push(event(good.into()));
     topic.send(&sent);
     good + 1
 }
@@ -31,8 +31,8 @@ fn every_kind_of_bad_record_is_a_dead_letter_and_the_good_ones_are_rows() {
     let books = pipeline.until_end().succeeded().books();
 
     let bad = bad_events();
-    assert_eq!((books.written, books.dead_lettered), (good as u64, bad.len() as u64));
-    assert_eq!(bigquery.ids(&topic.name), numbers(0..good));
+    assert_eq!((books.written, books.dead_lettered), (good.into(), bad.len() as u64));
+    assert_eq!(bigquery.ids(&topic.name), numbers(0..good.into()));
     assert_eq!(topic.committed(&pipeline.group()), topic.ends().unwrap());
 
     let sent = topic.read();
@@ -67,8 +67,8 @@ fn bad_records_are_left_out_where_the_user_says_skip() {
     let good = send_good_and_bad(&topic);
     let pipeline = Pipeline::into_bigquery(&kafka, &bigquery, &[&topic]).with("on_error: skip");
     let books = pipeline.until_end().succeeded().books();
-    assert_eq!((books.written, books.dead_lettered), (good as u64, 0));
-    assert_eq!(bigquery.ids(&topic.name), numbers(0..good));
+    assert_eq!((books.written, books.dead_lettered), (good.into(), 0));
+    assert_eq!(bigquery.ids(&topic.name), numbers(0..good.into()));
     assert_eq!(topic.committed(&pipeline.group()), topic.ends().unwrap());
     assert!(topic.dead_letters().is_none());
 }

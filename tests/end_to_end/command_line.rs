@@ -2,7 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::support::{BigQuery, Ended, Kafka, Pipeline, Running, events, numbers, start_all, txconnect, unique};
+use crate::support::{
+    BigQuery, Ended, Kafka, Pipeline, Running, events, numbers, start_all, txconnect, unique,
+};
 
 fn write(folder: &Path, name: &str, text: &str) -> PathBuf {
     let path = folder.join(name);
@@ -48,7 +50,8 @@ fn mistakes_in_a_pipeline_file_are_told_with_their_place_before_anything_connect
         (format!("{source}sink: {{ stdout: {{}} }}\non_error: dead_letter\n"), "p.yaml:3:", "dead_letters"),
         (format!("{source}sink: {{ stdout: {{}} }}\nname: Not A Name\n"), "p.yaml:3:", "name"),
         (
-            "source: { kafka: { brokers: \"${NO_SUCH_VARIABLE}\", topics: [t] } }\nsink: { stdout: {} }\n".to_owned(),
+            "source: { kafka: { brokers: \"${NO_SUCH_VARIABLE}\", topics: [t] } }\nsink: { stdout: {} }\n"
+                .to_owned(),
             "p.yaml:1:",
             "NO_SUCH_VARIABLE",
         ),
@@ -93,7 +96,11 @@ fn a_pipeline_that_fails_leaves_the_others_alone() {
     let healthy = Pipeline::into_bigquery(&kafka, &bigquery, &[&topic]);
     let unknown = format!("topics: [{}]", unique("nowhere"));
     let failing = Pipeline::into_bigquery(&kafka, &bigquery, &[]).topics(&unknown);
-    start_all(&[&failing, &healthy], &["--until-end"]).wait().failed().says(failing.name()).says(healthy.name());
+    start_all(&[&failing, &healthy], &["--until-end"])
+        .wait()
+        .failed()
+        .says(failing.name())
+        .says(healthy.name());
     assert_eq!(bigquery.ids(&topic.name), numbers(0..200));
     assert_eq!(topic.committed(&healthy.group()), topic.ends().unwrap());
 }
@@ -145,7 +152,8 @@ fn the_embedded_broker_refuses_a_folder_that_it_cannot_hold() {
 fn the_embedded_services_serve_any_folder() {
     let folder = tempfile::tempdir().unwrap();
     write(folder.path(), "data/orders.ndjson", "{\"id\":1}\n{\"id\":2}\n");
-    let text = "source: { kafka: { brokers: \"${KAFKA_BROKERS}\", topics: [orders] } }\nsink: { stdout: {} }\n";
+    let text =
+        "source: { kafka: { brokers: \"${KAFKA_BROKERS}\", topics: [orders] } }\nsink: { stdout: {} }\n";
     let file = write(folder.path(), "p.yaml", text);
     let mut command = txconnect();
     command.arg("run").arg(&file).arg("--embedded").arg(folder.path().join("data")).arg("--until-end");

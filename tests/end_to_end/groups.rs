@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use txconnect_local_bigquery::{Fault, Method, What};
 
-use crate::support::{BigQuery, Kafka, Pipeline, Running, Signal, eventually, events, numbers};
+use crate::support::{BigQuery, Kafka, Pipeline, Running, Signal, events, eventually, numbers};
 
 #[test]
 fn two_processes_share_the_partitions_and_their_books_add_up() {
@@ -21,7 +21,8 @@ fn two_processes_share_the_partitions_and_their_books_add_up() {
         rows += 400;
         eventually("rows arrive", || (bigquery.rows(&topic.name).len() >= rows).then_some(()));
     }
-    let books: Vec<_> = processes.into_iter().map(|process| process.terminate().succeeded().books()).collect();
+    let books: Vec<_> =
+        processes.into_iter().map(|process| process.terminate().succeeded().books()).collect();
     assert_eq!(books.iter().map(|books| books.written).sum::<u64>(), 4_000);
     assert!(books.iter().all(|books| books.written > 0), "one process had nothing to do: {books:?}");
     assert_eq!(bigquery.ids(&topic.name), numbers(0..4_000));

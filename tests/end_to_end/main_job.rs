@@ -1,5 +1,7 @@
 //! The main job: the four topics of `data/` through the pipeline files of the repository, unedited.
 
+use std::fs::File;
+use std::io::{BufWriter, Write};
 use std::process::Command;
 use std::sync::OnceLock;
 
@@ -9,7 +11,7 @@ use time::format_description::well_known::Rfc3339;
 
 use crate::support::bigquery::PROJECT;
 use crate::support::process::repository;
-use crate::support::{BigQuery, Kafka, Running, Topic, numbers, txconnect, unique};
+use crate::support::{BigQuery, Kafka, Pipeline, Running, Topic, events, numbers, txconnect, unique};
 
 const TOPICS: [&str; 4] = ["cash_ins", "cash_outs_created", "cash_outs_processed", "cash_outs_refunded"];
 
@@ -18,7 +20,9 @@ fn publish_data(kafka: &Kafka) {
     static PUBLISHED: OnceLock<()> = OnceLock::new();
     PUBLISHED.get_or_init(|| {
         let mut publish = txconnect();
-        publish.args(["publish", "--dir", "data/", "--partitions", "3"]).env("KAFKA_BROKERS", kafka.brokers());
+        publish
+            .args(["publish", "--dir", "data/", "--partitions", "3"])
+            .env("KAFKA_BROKERS", kafka.brokers());
         let ended = Running::start(&mut publish).wait().succeeded();
         for topic in TOPICS {
             assert!(ended.stdout.contains(&format!("{topic}: ")), "{}", ended.told());
@@ -105,14 +109,20 @@ fn the_embedded_demo_ends_with_a_table_of_what_is_where() {
     assert_eq!((books.read, books.written), (all, all));
 }
 
+/// Many enough that batches, commits and lanes all take many turns.
+const EVENTS: i64 = 300_000;
+
 #[test]
 fn three_hundred_thousand_events_run_through_and_the_books_balance() {
     let Some(kafka) = Kafka::of_the_tests() else { return };
-    const EVENTS: i64 = 300_000;
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("events.ndjson");
-    let text: String = (0..EVENTS).map(|id| format!("{{\"id\":{id},\"note\":\"event {id}\"}}\n")).collect();
-    std::fs::write(&file, text).unwrap();
+    let mut writer = BufWriter::new(File::create(&file).unwrap());
+    for event in events(0..EVENTS, 1) {
+        writer.write_all(&event.value.unwrap()).unwrap();
+        writer.write_all(b"\n").unwrap();
+    }
+    writer.flush().unwrap();
     let topic = unique("many");
     let mut publish = txconnect();
     publish.args(["publish", &topic]).arg(&file).args(["--partitions", "4", "--brokers", kafka.brokers()]);
@@ -120,7 +130,7 @@ fn three_hundred_thousand_events_run_through_and_the_books_balance() {
 
     let bigquery = BigQuery::start();
     let topic = kafka.existing(&topic).unwrap();
-    let pipeline = crate::support::Pipeline::into_bigquery(&kafka, &bigquery, &[&topic]);
+    let pipeline = Pipeline::into_bigquery(&kafka, &bigquery, &[&topic]);
     let books = pipeline.until_end().succeeded().books();
     assert_eq!((books.read, books.written), (300_000, 300_000));
     assert!(bigquery.ids(&topic.name) == numbers(0..EVENTS), "rows are lost or doubled");

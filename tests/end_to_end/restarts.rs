@@ -2,9 +2,10 @@
 
 use txconnect_local_bigquery::{Fault, Method, What};
 
-use crate::support::{BigQuery, Kafka, Pipeline, Signal, Topic, eventually, events, numbers};
+use crate::support::{BigQuery, Kafka, Pipeline, Signal, Topic, events, eventually, numbers};
 
 const EVENTS: i64 = 2_000;
+const ROWS: usize = 2_000;
 const BATCH: usize = 50;
 
 /// Ids are not sent: BigQuery would hide doubled rows by them.
@@ -36,13 +37,13 @@ fn a_clean_stop_in_the_middle_loses_nothing_and_doubles_nothing() {
         running.signal(signal);
         let first = running.wait().succeeded().books();
         let written = bigquery.rows(&topic.name).len();
-        assert!(written < EVENTS as usize, "the run was over before it was stopped");
+        assert!(written < ROWS, "the run was over before it was stopped");
         assert_eq!(first.written, written as u64);
         let committed: i64 = topic.committed(&pipeline.group()).values().sum();
         assert_eq!(committed, i64::try_from(written).unwrap(), "committed is exactly what is written");
 
         let second = pipeline.until_end().succeeded().books();
-        assert_eq!(first.written + second.written, EVENTS as u64);
+        assert_eq!(first.written + second.written, ROWS as u64);
         assert_eq!(bigquery.ids(&topic.name), numbers(0..EVENTS));
     }
 }
@@ -62,7 +63,7 @@ fn after_sigkill_nothing_is_lost_and_only_rows_behind_the_last_commit_come_again
     std::thread::sleep(std::time::Duration::from_millis(300));
     let written = bigquery.rows(&topic.name).len();
     let committed = topic.committed(&pipeline.group()).get(&0).copied().unwrap_or(0);
-    assert!(written < EVENTS as usize, "the run was over before it was killed");
+    assert!(written < ROWS, "the run was over before it was killed");
 
     pipeline.until_end().succeeded();
     let rows = bigquery.ids(&topic.name);
@@ -70,7 +71,11 @@ fn after_sigkill_nothing_is_lost_and_only_rows_behind_the_last_commit_come_again
     let doubled: Vec<i64> = rows.iter().filter(|(_, count)| **count > 1).map(|(id, _)| *id).collect();
     assert!(doubled.iter().all(|id| *id >= committed), "{doubled:?} below the position {committed}");
     assert!(rows.values().all(|count| *count <= 2));
-    assert_eq!(doubled.len(), written - usize::try_from(committed).unwrap(), "exactly what was not committed");
+    assert_eq!(
+        doubled.len(),
+        written - usize::try_from(committed).unwrap(),
+        "exactly what was not committed"
+    );
     // Two flushes in flight, and two that were done within one commit interval.
     assert!(doubled.len() <= 4 * BATCH, "{} rows came again", doubled.len());
 }
@@ -87,7 +92,7 @@ fn repeated_kills_lose_nothing() {
     for run in 1..=3 {
         let running = pipeline.start(&[]);
         let before = bigquery.rows(&topic.name).len();
-        wait_for_rows(&bigquery, &topic, (before + 100).min(EVENTS as usize));
+        wait_for_rows(&bigquery, &topic, (before + 100).min(ROWS));
         running.signal(Signal::Kill);
         assert_eq!(running.wait().code, None, "run {run}");
     }
@@ -107,7 +112,11 @@ fn a_stop_leaves_the_group_at_once() {
     wait_for_rows(&bigquery, &topic, 100);
     assert_eq!(kafka.members(&pipeline.group()), 1);
     running.terminate().succeeded();
-    assert_eq!(kafka.members(&pipeline.group()), 0, "a member that has not left keeps its partitions for a while");
+    assert_eq!(
+        kafka.members(&pipeline.group()),
+        0,
+        "a member that has not left keeps its partitions for a while"
+    );
     topic.send(&events(100..200, 2));
     pipeline.until_end().succeeded();
     assert_eq!(bigquery.ids(&topic.name), numbers(0..200));
@@ -135,7 +144,8 @@ fn a_stop_while_the_sink_is_down_ends_with_nothing_committed_and_the_next_run_wr
     assert_eq!(topic.committed(&pipeline.group()).get(&0).copied().unwrap_or(0), 0);
 
     let healthy = BigQuery::start();
-    let again = Pipeline::into_bigquery(&kafka, &healthy, &[&topic]).source(&format!("group: {}", pipeline.group()));
+    let again =
+        Pipeline::into_bigquery(&kafka, &healthy, &[&topic]).source(&format!("group: {}", pipeline.group()));
     again.until_end().succeeded();
     assert_eq!(healthy.ids(&topic.name), numbers(0..100));
 }

@@ -44,10 +44,13 @@ fn a_cut_connection_is_made_again() {
 
 #[test]
 fn a_page_of_a_proxy_instead_of_an_answer_is_waited_out() {
-    survives("html", vec![
-        Fault::new(Method::InsertAll, What::Html { status: 502 }).times(2),
-        Fault::new(Method::InsertAll, What::Html { status: 429 }).times(1),
-    ]);
+    survives(
+        "html",
+        vec![
+            Fault::new(Method::InsertAll, What::Html { status: 502 }).times(2),
+            Fault::new(Method::InsertAll, What::Html { status: 429 }).times(1),
+        ],
+    );
 }
 
 #[test]
@@ -78,11 +81,14 @@ fn a_new_table_that_is_not_known_everywhere_yet_is_waited_for() {
 
 #[test]
 fn a_table_that_cannot_be_made_at_once_is_made_later() {
-    survives("creation", vec![
-        Fault::new(Method::TablesGet, error(500, "internalError", None)).times(1),
-        Fault::new(Method::TablesInsert, error(503, "backendError", None)).times(2),
-        Fault::new(Method::DatasetsInsert, What::Cut).times(1),
-    ]);
+    survives(
+        "creation",
+        vec![
+            Fault::new(Method::TablesGet, error(500, "internalError", None)).times(1),
+            Fault::new(Method::TablesInsert, error(503, "backendError", None)).times(2),
+            Fault::new(Method::DatasetsInsert, What::Cut).times(1),
+        ],
+    );
 }
 
 #[test]
@@ -93,13 +99,16 @@ fn rows_that_the_server_could_not_take_for_now_are_sent_again() {
 
 #[test]
 fn all_troubles_one_after_the_other_are_survived() {
-    survives("everything", vec![
-        Fault::new(Method::InsertAll, What::Cut).times(1),
-        Fault::new(Method::InsertAll, What::ReplyLost).times(1),
-        Fault::new(Method::InsertAll, error(503, "backendError", None)).times(1),
-        Fault::new(Method::InsertAll, What::Html { status: 503 }).times(1),
-        Fault::new(Method::InsertAll, What::Slow { ms: 50 }).times(5),
-    ]);
+    survives(
+        "everything",
+        vec![
+            Fault::new(Method::InsertAll, What::Cut).times(1),
+            Fault::new(Method::InsertAll, What::ReplyLost).times(1),
+            Fault::new(Method::InsertAll, error(503, "backendError", None)).times(1),
+            Fault::new(Method::InsertAll, What::Html { status: 503 }).times(1),
+            Fault::new(Method::InsertAll, What::Slow { ms: 50 }).times(5),
+        ],
+    );
 }
 
 #[test]
@@ -142,7 +151,8 @@ fn memory_stays_flat_while_the_sink_is_down() {
     // 200 MB that do not pack well are far more than the pipeline may hold.
     let size = 100_000;
     let value = large_event(size);
-    let waiting: Vec<Event> = (0..2_000).map(|number| Event::of(value.clone()).partition(number % 2)).collect();
+    let waiting: Vec<Event> =
+        (0..2_000).map(|number| Event::of(value.clone()).partition(number % 2)).collect();
     topic.send(&waiting);
     let pipeline = Pipeline::into_bigquery(&kafka, &bigquery, &[&topic])
         .batch("{ rows: 50, bytes: 1MiB, linger: 50ms }")

@@ -1,6 +1,6 @@
 //! What Kafka holds, in every shape: codecs, transactions, topics that come later, brokers that are not there.
 
-use crate::support::{BigQuery, Codec, Kafka, Pipeline, Topic, event, eventually, events, numbers, unique};
+use crate::support::{BigQuery, Codec, Kafka, Pipeline, Topic, event, events, eventually, numbers, unique};
 
 #[test]
 fn every_compression_codec_is_read() {
@@ -47,7 +47,8 @@ fn empty_topics_and_empty_partitions_are_at_their_end() {
     let empty = kafka.topic("empty", 3);
     let sparse = kafka.topic("sparse", 3);
     sparse.send(&[event(5).partition(1)]);
-    let books = Pipeline::into_bigquery(&kafka, &bigquery, &[&empty, &sparse]).until_end().succeeded().books();
+    let books =
+        Pipeline::into_bigquery(&kafka, &bigquery, &[&empty, &sparse]).until_end().succeeded().books();
     assert_eq!((books.read, books.written), (1, 1));
     assert_eq!(bigquery.ids(&sparse.name), numbers([5]));
 }
@@ -95,9 +96,7 @@ fn a_new_topic_that_matches_the_pattern_is_read_and_dead_letter_topics_never_are
         .topics(&format!("pattern: \"{family}-.*\""))
         .with_dead_letters();
     let running = pipeline.start(&[]);
-    eventually("rows of the first topic", || {
-        (bigquery.ids(&first.name) == numbers(0..10)).then_some(())
-    });
+    eventually("rows of the first topic", || (bigquery.ids(&first.name) == numbers(0..10)).then_some(()));
     let second = kafka.make(format!("{family}-two"), 2);
     second.send(&events(0..20, 2));
     eventually("rows of the new topic", || (bigquery.ids(&second.name) == numbers(0..20)).then_some(()));

@@ -44,7 +44,8 @@ fn text_and_bytes_are_lines_of_json_too() {
     let Some(kafka) = Kafka::of_the_tests() else { return };
     let topic = kafka.topic("decode", 1);
     topic.send(&[Event::of("a\n\"b\"")]);
-    let run = |decode: &str| Pipeline::into_stdout(&kafka, &[&topic]).with(decode).until_end().succeeded().stdout;
+    let run =
+        |decode: &str| Pipeline::into_stdout(&kafka, &[&topic]).with(decode).until_end().succeeded().stdout;
     assert_eq!(run("decode: string"), "\"a\\n\\\"b\\\"\"\n");
     assert_eq!(run("decode: bytes"), "\"YQoiYiI=\"\n");
 }

@@ -113,7 +113,11 @@ impl Kafka {
         let metadata = self.reader("").fetch_metadata(Some(name), DEADLINE).unwrap();
         let found = metadata.topics().iter().find(|topic| topic.name() == name)?;
         let partitions = i32::try_from(found.partitions().len()).unwrap();
-        (found.error().is_none() && partitions > 0).then(|| Topic { kafka: self, name: name.to_owned(), partitions })
+        (found.error().is_none() && partitions > 0).then(|| Topic {
+            kafka: self,
+            name: name.to_owned(),
+            partitions,
+        })
     }
 
     /// How many members a group has now.

@@ -14,7 +14,7 @@ pub(crate) use bigquery::BigQuery;
 pub(crate) use events::{Event, bad_events, event, events, ids, numbers};
 pub(crate) use kafka::{Codec, Kafka, Topic};
 pub(crate) use pipeline::{Pipeline, start_all};
-pub(crate) use process::{Books, Ended, Running, Signal, txconnect};
+pub(crate) use process::{Ended, Running, Signal, txconnect};
 
 /// Nothing that a test waits for takes this long: who waits longer has found a hanging program.
 pub(crate) const LIMIT: Duration = Duration::from_secs(90);

@@ -1,6 +1,6 @@
 //! Pipeline files of the tests, in folders of their own.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use tempfile::TempDir;
 
@@ -96,10 +96,6 @@ impl Pipeline {
         format!("connect-{}", self.name)
     }
 
-    pub(crate) fn folder(&self) -> &Path {
-        self.folder.path()
-    }
-
     /// Runs to the ends of the topics.
     pub(crate) fn until_end(&self) -> Ended {
         self.start(&["--until-end"]).wait()
@@ -111,7 +107,8 @@ impl Pipeline {
 
     /// Writes the file down; a run does so itself.
     pub(crate) fn write(&self) -> PathBuf {
-        let indented = |lines: &[String]| lines.iter().map(|line| format!("    {line}\n")).collect::<String>();
+        let indented =
+            |lines: &[String]| lines.iter().flat_map(|line| ["    ", line, "\n"]).collect::<String>();
         let text = format!(
             "name: {}\nsource:\n  kafka:\n    brokers: {}\n    {}\n{}{}\nbatch: {}\nsink:\n  {}:{}\n{}",
             self.name,

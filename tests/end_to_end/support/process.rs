@@ -93,16 +93,6 @@ impl Running {
         });
     }
 
-    /// What was said on the standard error output up to now.
-    pub(crate) fn talk(&self) -> String {
-        self.stderr.text()
-    }
-
-    /// What was written to the standard output up to now.
-    pub(crate) fn results(&self) -> String {
-        self.stdout.text()
-    }
-
     pub(crate) fn is_running(&mut self) -> bool {
         self.child.try_wait().unwrap().is_none()
     }
@@ -166,7 +156,7 @@ impl Captured {
         let taken = Arc::clone(&bytes);
         let reader = pipe.map(|mut pipe| {
             std::thread::spawn(move || {
-                let mut buffer = [0; 1 << 16];
+                let mut buffer = vec![0; 1 << 16];
                 loop {
                     match pipe.read(&mut buffer) {
                         Ok(0) => break,
@@ -227,7 +217,11 @@ impl Ended {
 
     /// Fails unless `part` was said on the standard error output or in the summary.
     pub(crate) fn says(self, part: &str) -> Self {
-        assert!(self.stderr.contains(part) || self.stdout.contains(part), "`{part}` is not in\n{}", self.told());
+        assert!(
+            self.stderr.contains(part) || self.stdout.contains(part),
+            "`{part}` is not in\n{}",
+            self.told()
+        );
         self
     }
 
@@ -243,10 +237,8 @@ impl Ended {
         for line in self.stderr.lines().chain(self.stdout.lines()) {
             let Some(line) = line.trim().strip_prefix("books: ") else { continue };
             found = true;
-            let counts: Vec<u64> = line
-                .split_whitespace()
-                .filter_map(|word| word.replace(',', "").parse().ok())
-                .collect();
+            let counts: Vec<u64> =
+                line.split_whitespace().filter_map(|word| word.replace(',', "").parse().ok()).collect();
             let [read, written, dead_lettered, filtered, rest @ ..] = counts.as_slice() else {
                 panic!("not books: {line}");
             };
