@@ -1,5 +1,7 @@
 //! The built binary, as people call it: help, exit codes, what goes to which stream.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
+
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Command, Output, Stdio};
 

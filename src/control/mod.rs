@@ -100,6 +100,10 @@ pub async fn run(pipelines: Vec<Pipeline>, options: RunOptions, stop: Cancellati
     RunReport { pipelines: join_all(running).await }
 }
 
+fn ended(stop: &CancellationToken) -> Outcome {
+    if stop.is_cancelled() { Outcome::Stopped } else { Outcome::Finished }
+}
+
 /// A pipeline and the books of its starts before this one.
 struct Supervised {
     pipeline: Arc<Pipeline>,
@@ -140,7 +144,7 @@ impl Supervised {
                 break if stop.is_cancelled() && !self.options.until_end {
                     Outcome::Stopped
                 } else {
-                    self.ended(&stop)
+                    ended(&stop)
                 };
             };
             if failure.kind == FailureKind::OutputClosed {
@@ -172,10 +176,6 @@ impl Supervised {
             tables,
             elapsed: started.elapsed(),
         }
-    }
-
-    fn ended(&self, stop: &CancellationToken) -> Outcome {
-        if stop.is_cancelled() { Outcome::Stopped } else { Outcome::Finished }
     }
 
     /// One start of the pipeline, to its end; answers why it failed, if it did.
@@ -221,9 +221,10 @@ impl Supervised {
     }
 
     fn tell(&self, failure: &Failure) {
-        match &failure.hint {
-            Some(hint) => tracing::error!(pipeline = %self.pipeline.name, "{failure}; {hint}"),
-            None => tracing::error!(pipeline = %self.pipeline.name, "{failure}"),
+        if let Some(hint) = &failure.hint {
+            tracing::error!(pipeline = %self.pipeline.name, "{failure}; {hint}");
+        } else {
+            tracing::error!(pipeline = %self.pipeline.name, "{failure}");
         }
     }
 

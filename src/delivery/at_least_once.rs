@@ -532,6 +532,7 @@ mod tests {
             let mut models: [Model; 3] = Default::default();
             let mut outstanding: Option<(CommitToken, Vec<(Slot, i64)>)> = None;
             let mut assignments = 0;
+            let slot_of = |index: usize| Slot(u32::try_from(index).unwrap());
             for step in steps {
                 let mut actions = Vec::new();
                 match step {
@@ -540,11 +541,11 @@ mod tests {
                         let model = &mut models[index];
                         let taken = model.stored;
                         *model = Model { held: true, assignment: assignments, taken, stored: taken, ..Model::default() };
-                        machine.handle(assigned(Slot(index as u32), assignments, taken), &mut actions);
+                        machine.handle(assigned(slot_of(index), assignments, taken), &mut actions);
                     }
                     Step::HandOver(index, length) if models[index].held && !models[index].draining => {
                         let model = &mut models[index];
-                        let span = span(Slot(index as u32), model.assignment, model.taken, model.taken + length);
+                        let span = span(slot_of(index), model.assignment, model.taken, model.taken + length);
                         model.taken += length;
                         model.in_flight.push(span);
                         machine.handle(Event::HandedOver(span), &mut actions);
@@ -577,7 +578,7 @@ mod tests {
                     }
                     Step::Revoke(index) if models[index].held => {
                         models[index].draining = true;
-                        machine.handle(Event::Revoked { slots: vec![Slot(index as u32)] }, &mut actions);
+                        machine.handle(Event::Revoked { slots: vec![slot_of(index)] }, &mut actions);
                     }
                     Step::Deadline => {
                         for model in models.iter_mut().filter(|model| model.draining) {
@@ -590,7 +591,7 @@ mod tests {
                     Step::Lose(index) if models[index].held && outstanding.is_none() => {
                         let stored = models[index].stored;
                         models[index] = Model { stored, ..Model::default() };
-                        machine.handle(Event::Lost { slots: vec![Slot(index as u32)] }, &mut actions);
+                        machine.handle(Event::Lost { slots: vec![slot_of(index)] }, &mut actions);
                     }
                     _ => {}
                 }

@@ -42,6 +42,14 @@ pub(super) struct DeadLetterQueue {
     topics: Mutex<HashMap<String, usize>>,
 }
 
+/// Why a letter is not stored.
+pub(super) enum LetterError {
+    /// Worth another try, for this cause.
+    Again(String),
+    /// Kafka will never take it.
+    Never(Failure),
+}
+
 /// A bad record with the reason.
 pub(super) struct Letter<'a> {
     pub(super) view: RecordView<'a>,
@@ -64,14 +72,17 @@ impl DeadLetterQueue {
     /// Sends one letter and waits for its confirmation.
     ///
     /// # Errors
-    /// `Ok(cause)` when it is worth another try; the failure when Kafka will never take it.
-    pub(super) async fn deliver(&self, letter: &Letter<'_>) -> Result<(), Result<String, Failure>> {
+    /// Says whether it is worth another try.
+    pub(super) async fn deliver(&self, letter: &Letter<'_>) -> Result<(), LetterError> {
         let Some(partition) = self.shared.books.partition_of(letter.view.slot()) else {
-            return Err(Err(Failure::fatal("a dead letter came from a partition that nobody knows", None)));
+            return Err(LetterError::Never(Failure::fatal(
+                "a dead letter came from a partition that nobody knows",
+                None,
+            )));
         };
         let topic = self.settings.topic.for_topic(&partition.topic);
         let partitions = self.partitions_of(&topic, &partition.topic).await?;
-        let producer = self.producer().await.map_err(|error| self.refused(&topic, &error))?;
+        let producer = self.producer().await.map_err(|error| refused(&topic, &error))?;
         let arena = Bump::new();
         let number = partition.partition.to_string();
         let offset = letter.view.offset().to_string();
@@ -103,17 +114,20 @@ impl DeadLetterQueue {
                 tracing::debug!(pipeline = %self.shared.name, "{place}: dead letter: {}", letter.why);
                 Ok(())
             }
-            Err(error @ DeliveryError::Unconfirmed { .. }) => Err(Ok(error.to_string())),
+            Err(error @ DeliveryError::Unconfirmed { .. }) => Err(LetterError::Again(error.to_string())),
             Err(error) => {
                 let place =
                     Shared::place(letter.stage, &partition.topic, partition.partition, letter.view.offset());
-                Err(Err(Failure::fatal(format!("{place}: the dead letter cannot be stored: {error}"), None)))
+                Err(LetterError::Never(Failure::fatal(
+                    format!("{place}: the dead letter cannot be stored: {error}"),
+                    None,
+                )))
             }
         }
     }
 
     /// The number of partitions of a dead letter topic, which is made if it is missing.
-    async fn partitions_of(&self, topic: &str, source: &str) -> Result<usize, Result<String, Failure>> {
+    async fn partitions_of(&self, topic: &str, source: &str) -> Result<usize, LetterError> {
         let mut known = self.topics.lock().await;
         if let Some(partitions) = known.get(topic) {
             return Ok(*partitions);
@@ -122,18 +136,18 @@ impl DeadLetterQueue {
             .admin
             .get_or_try_init(|| async { Admin::connect(&self.connection) })
             .await
-            .map_err(|error| self.refused(topic, &error))?;
+            .map_err(|error| refused(topic, &error))?;
         let partitions = match admin.describe_topic(topic, DEADLINE).await {
             Ok(there) => there.partitions,
             Err(KafkaError::UnknownTopic { .. }) => self.make(admin, topic, source).await?,
-            Err(error) => return Err(self.refused(topic, &error)),
+            Err(error) => return Err(refused(topic, &error)),
         };
         known.insert(topic.to_owned(), partitions);
         Ok(partitions)
     }
 
-    async fn make(&self, admin: &Admin, topic: &str, source: &str) -> Result<usize, Result<String, Failure>> {
-        let refused = |error: &KafkaError| self.refused(topic, error);
+    async fn make(&self, admin: &Admin, topic: &str, source: &str) -> Result<usize, LetterError> {
+        let refused = |error: &KafkaError| refused(topic, error);
         let like = admin.describe_topic(source, DEADLINE).await.map_err(|error| refused(&error))?;
         let largest = admin.max_message_bytes(source, DEADLINE).await.map_err(|error| refused(&error))?;
         let partitions = self.settings.partitions.map_or(like.partitions, |count| usize::from(count.get()));
@@ -152,18 +166,18 @@ impl DeadLetterQueue {
         let settings = ProducerSettings { message_max_bytes: LARGEST_REQUEST, ..ProducerSettings::default() };
         self.producer.get_or_try_init(|| async { Producer::connect(&self.connection, settings) }).await
     }
+}
 
-    fn refused(&self, topic: &str, error: &KafkaError) -> Result<String, Failure> {
-        match error {
-            KafkaError::Unreachable { .. } | KafkaError::Timeout { .. } | KafkaError::Other { .. } => {
-                Ok(format!("{topic}: {error}"))
-            }
-            _ => Err(Failure::fatal(
-                format!("dead letter topic {topic}: {error}"),
-                Some(format!(
-                    "make the topic {topic} yourself, or give the user the rights to make and write it"
-                )),
-            )),
+fn refused(topic: &str, error: &KafkaError) -> LetterError {
+    match error {
+        KafkaError::Unreachable { .. } | KafkaError::Timeout { .. } | KafkaError::Other { .. } => {
+            LetterError::Again(format!("{topic}: {error}"))
         }
+        _ => LetterError::Never(Failure::fatal(
+            format!("dead letter topic {topic}: {error}"),
+            Some(format!(
+                "make the topic {topic} yourself, or give the user the rights to make and write it"
+            )),
+        )),
     }
 }

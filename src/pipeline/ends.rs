@@ -13,7 +13,7 @@ use txconnect_connector_api::TopicPartition;
 const PATIENCE: Duration = Duration::from_secs(5);
 
 pub(super) struct Ends {
-    ends: BTreeMap<TopicPartition, i64>,
+    positions: BTreeMap<TopicPartition, i64>,
     ours: BTreeMap<TopicPartition, Stage>,
     joined: Option<Instant>,
 }
@@ -28,7 +28,7 @@ enum Stage {
 
 impl Ends {
     pub(super) fn new(ends: Vec<(TopicPartition, i64)>) -> Self {
-        Self { ends: ends.into_iter().collect(), ours: BTreeMap::new(), joined: None }
+        Self { positions: ends.into_iter().collect(), ours: BTreeMap::new(), joined: None }
     }
 
     /// The group has answered: we are a member.
@@ -39,7 +39,7 @@ impl Ends {
     /// A partition is read from `position` on.
     pub(super) fn started(&mut self, partition: &TopicPartition, position: i64) {
         // Partitions that came into being after the start have no end to reach.
-        let Some(end) = self.ends.get(partition) else { return };
+        let Some(end) = self.positions.get(partition) else { return };
         let stage = if position >= *end { Stage::Done } else { Stage::Reading };
         self.ours.insert(partition.clone(), stage);
     }
@@ -58,7 +58,8 @@ impl Ends {
 
     /// What librdkafka says of a partition being read.
     pub(super) fn position(&mut self, partition: &TopicPartition, position: Option<i64>) {
-        let reached = self.ends.get(partition).zip(position).is_some_and(|(end, position)| position >= *end);
+        let reached =
+            self.positions.get(partition).zip(position).is_some_and(|(end, position)| position >= *end);
         if reached {
             self.set(partition, Stage::AtEnd);
         }
@@ -96,7 +97,7 @@ impl Ends {
     /// Whether nothing is left to do for this member.
     pub(super) fn all_done(&self, now: Instant) -> bool {
         let Some(joined) = self.joined else { return false };
-        if self.ours.is_empty() && !self.ends.is_empty() {
+        if self.ours.is_empty() && !self.positions.is_empty() {
             return now.saturating_duration_since(joined) >= PATIENCE;
         }
         self.ours.values().all(|stage| matches!(stage, Stage::Done))

@@ -292,7 +292,7 @@ impl Lane {
             };
             if let Some(slot) = slot {
                 match message.error() {
-                    None => records.push(slot, &message),
+                    None => records.push(slot, message),
                     Some(error) if error.kind == MessageErrorKind::OffsetOutOfRange => lost.push(slot),
                     Some(error) => {
                         let place = format!("{}[{}]", message.topic(), message.partition());

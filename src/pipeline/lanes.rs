@@ -30,7 +30,7 @@ pub(super) struct Lanes {
     reports: SyncSender<LaneReport>,
     dead_letters: Option<Arc<DeadLetterQueue>>,
     most: usize,
-    lanes: Vec<RunningLane>,
+    running: Vec<RunningLane>,
 }
 
 struct RunningLane {
@@ -59,26 +59,26 @@ impl Lanes {
         most: usize,
     ) -> Self {
         let dead_letters = DeadLetterQueue::of(&pipeline, &shared);
-        Self { pipeline, shared, runtime, reports, dead_letters, most, lanes: Vec::new() }
+        Self { pipeline, shared, runtime, reports, dead_letters, most, running: Vec::new() }
     }
 
     /// The lane for another partition: a new one while there may be more, else the one with the fewest. `held` names
     /// the lane of every partition held.
     pub(super) fn least_loaded(&mut self, held: &[usize], consumer: &Consumer) -> Result<usize, Failure> {
         let load = |lane: usize| held.iter().filter(|other| **other == lane).count();
-        let idle = (0..self.lanes.len()).min_by_key(|lane| load(*lane)).filter(|lane| load(*lane) == 0);
+        let idle = (0..self.running.len()).min_by_key(|lane| load(*lane)).filter(|lane| load(*lane) == 0);
         if let Some(lane) = idle {
             return Ok(lane);
         }
-        if self.lanes.len() < self.most {
+        if self.running.len() < self.most {
             self.start(consumer)?;
-            return Ok(self.lanes.len() - 1);
+            return Ok(self.running.len() - 1);
         }
-        Ok((0..self.lanes.len()).min_by_key(|lane| load(*lane)).unwrap_or(0))
+        Ok((0..self.running.len()).min_by_key(|lane| load(*lane)).unwrap_or(0))
     }
 
     fn start(&mut self, consumer: &Consumer) -> Result<(), Failure> {
-        let number = self.lanes.len();
+        let number = self.running.len();
         let wake = Arc::new(Wake::default());
         let waker = Arc::clone(&wake);
         let queue = consumer
@@ -127,13 +127,13 @@ impl Lanes {
             let _guard = guard;
             writer::run(setup).await;
         });
-        self.lanes.push(RunningLane { commands, wake, queue: handle, in_flight, thread, writer });
+        self.running.push(RunningLane { commands, wake, queue: handle, in_flight, thread, writer });
         Ok(())
     }
 
     /// Gives a lane a command and wakes it.
     pub(super) fn send(&self, lane: usize, command: Command) {
-        let Some(lane) = self.lanes.get(lane) else { return };
+        let Some(lane) = self.running.get(lane) else { return };
         // A lane that has ended has said why by failing the pipeline.
         if lane.commands.send(command).is_ok() {
             lane.wake.notify();
@@ -148,17 +148,17 @@ impl Lanes {
     }
 
     pub(super) fn queue(&self, lane: usize) -> &LaneHandle {
-        &self.lanes[lane].queue
+        &self.running[lane].queue
     }
 
     /// Whether any flush is with a writer.
     pub(super) fn any_in_flight(&self) -> bool {
-        self.lanes.iter().any(|lane| lane.in_flight.load(Ordering::Acquire) > 0)
+        self.running.iter().any(|lane| lane.in_flight.load(Ordering::Acquire) > 0)
     }
 
     /// Ends all lanes; what is still with the writers is given up.
     pub(super) fn end(self) {
-        for lane in self.lanes {
+        for lane in self.running {
             if lane.commands.send(Command::End).is_ok() {
                 lane.wake.notify();
             }

@@ -57,7 +57,7 @@ impl Records {
     }
 
     /// Copies one message.
-    pub(crate) fn push(&mut self, slot: Slot, message: &Message<'_>) {
+    pub(crate) fn push(&mut self, slot: Slot, message: Message<'_>) {
         let first_header = self.headers.len();
         for (name, value) in message.headers() {
             let name = self.copy(name.as_bytes());

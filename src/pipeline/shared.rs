@@ -221,15 +221,12 @@ impl Shared {
     /// Notes that the sink is away. Answers true at the first failure in a row.
     pub(crate) fn retrying(&self, cause: &str) -> bool {
         let mut health = lock(&self.health);
-        match &mut *health {
-            Health::Retrying { cause: known, .. } => {
-                cause.clone_into(known);
-                false
-            }
-            _ => {
-                *health = Health::Retrying { cause: cause.to_owned(), since: Instant::now() };
-                true
-            }
+        if let Health::Retrying { cause: known, .. } = &mut *health {
+            cause.clone_into(known);
+            false
+        } else {
+            *health = Health::Retrying { cause: cause.to_owned(), since: Instant::now() };
+            true
         }
     }
 

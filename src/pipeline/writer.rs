@@ -14,7 +14,7 @@ use txconnect_connector_api::{Batch, RejectedRow, Sink, SinkError, Writer};
 
 use super::backoff::Backoff;
 use super::books::Tally;
-use super::dead_letters::{DeadLetterQueue, Letter};
+use super::dead_letters::{DeadLetterQueue, Letter, LetterError};
 use super::memory::{Charge, Memory};
 use super::open::{DeadLetter, Stage};
 use super::records::{RecordView, Records};
@@ -234,7 +234,10 @@ impl WriterTask<'_> {
             let letter = Letter { view, stage: letter.stage, why: &letter.why };
             let mut backoff = Backoff::new();
             while let Err(error) = queue.deliver(&letter).await {
-                let error = error?;
+                let error = match error {
+                    LetterError::Again(cause) => cause,
+                    LetterError::Never(failure) => return Err(failure),
+                };
                 if self.shared.retrying(&error) {
                     tracing::warn!(pipeline = %self.shared.name, "a dead letter is not confirmed, trying again: {error}");
                 }

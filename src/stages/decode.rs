@@ -22,7 +22,7 @@ pub enum Format {
     Bytes,
 }
 
-/// Arrays and objects inside one another. 128 is what serde_json allows too; real records stay below 20.
+/// Arrays and objects inside one another. 128 is what `serde_json` allows too; real records stay below 20.
 pub const MAX_DEPTH: usize = 128;
 
 /// Objects up to this size are searched for duplicate names pair by pair.
@@ -257,7 +257,7 @@ mod tests {
         ] {
             assert_eq!(class_of(payload), class, "{}", String::from_utf8_lossy(payload));
         }
-        let many: String = (0..60).map(|index| format!("\"k{index}\":0,")).collect();
+        let many = (0..60).map(|index| format!("\"k{index}\":0,")).collect::<Vec<_>>().concat();
         assert_eq!(class_of(format!("{{{many}\"k7\":1}}").as_bytes()), "decode.duplicate_key");
         assert_eq!(class_of(format!("{{{many}\"other\":1}}").as_bytes()), "ok");
         assert_eq!(class_of("9".repeat(400).as_bytes()), "decode.number");

@@ -71,12 +71,11 @@ impl Validator {
         let path = first.instance_path().to_string();
         let mut message = in_words(&first);
         for problem in problems.by_ref().take(MAX_PROBLEMS - 1) {
-            message.push_str("; ");
-            message.push_str(&in_words(&problem));
+            message = format!("{message}; {}", in_words(&problem));
         }
         let more = problems.count();
         if more > 0 {
-            message.push_str(&format!("; and {more} more"));
+            message = format!("{message}; and {more} more");
         }
         BadRecord { class: Cow::Owned(class), path, message }
     }

@@ -323,7 +323,7 @@ mod tests {
             let decimal = Number::from_literal(&literal).decimal().unwrap();
             let sign = if decimal.negative { "-" } else { "" };
             let again = format!("{sign}{}e{}", decimal.digits, decimal.exponent);
-            prop_assert_eq!(again.parse::<f64>().unwrap(), literal.parse::<f64>().unwrap());
+            prop_assert_eq!(again.parse::<f64>().unwrap().to_bits(), literal.parse::<f64>().unwrap().to_bits());
         }
     }
 }

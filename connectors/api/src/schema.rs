@@ -233,15 +233,12 @@ impl<'s> Reader<'s> {
             };
             let target =
                 reference.strip_prefix('#').and_then(|local| Some((local, self.root.pointer(local)?)));
-            match target {
-                Some((local, found)) => {
-                    local.clone_into(&mut place);
-                    current = found;
-                }
-                None => {
-                    self.problem(&place, format!("`$ref: {reference}` names nothing in this file"));
-                    return (current, place);
-                }
+            if let Some((local, found)) = target {
+                local.clone_into(&mut place);
+                current = found;
+            } else {
+                self.problem(&place, format!("`$ref: {reference}` names nothing in this file"));
+                return (current, place);
             }
         }
         self.problem(&place, "the references go round in a circle");

@@ -47,7 +47,7 @@ impl fmt::Display for ByteSize {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (unit, factor) = BYTE_UNITS
             .iter()
-            .find(|(_, factor)| self.0 >= *factor && self.0 % factor == 0)
+            .find(|(_, factor)| self.0 >= *factor && self.0.is_multiple_of(*factor))
             .unwrap_or(&("B", 1));
         write!(f, "{}{unit}", self.0 / factor)
     }
@@ -82,7 +82,7 @@ impl fmt::Display for HumanDuration {
             .iter()
             .rev()
             .find(|(_, factor)| {
-                milliseconds >= u128::from(*factor) && milliseconds % u128::from(*factor) == 0
+                milliseconds >= u128::from(*factor) && milliseconds.is_multiple_of(u128::from(*factor))
             })
             .unwrap_or(&("ms", 1));
         write!(f, "{}{unit}", milliseconds / u128::from(*factor))
@@ -170,7 +170,7 @@ mod tests {
     fn sizes_and_durations_need_a_unit_and_stay_in_range() {
         assert_eq!("8MiB".parse(), Ok(ByteSize(8 << 20)));
         assert_eq!("10 MB".parse(), Ok(ByteSize(10_000_000)));
-        assert_eq!("5m".parse(), Ok(HumanDuration(Duration::from_secs(300))));
+        assert_eq!("5m".parse(), Ok(HumanDuration(Duration::from_mins(5))));
         assert_eq!("50ms".parse(), Ok(HumanDuration(Duration::from_millis(50))));
         for wrong in ["8", "", "MiB", "-1s", "1.5MiB", "99999999999999999999B", "18446744073709551615GiB"] {
             assert!(wrong.parse::<ByteSize>().is_err(), "{wrong}");
