@@ -74,7 +74,7 @@ fn pipelines_must_not_share_a_name_or_a_group_and_topic() {
     let two = pipeline("two.yaml", "same", "g2");
     run(&[&one, &two]).with_code(2).says("two.yaml:1:").says("same");
     let three = pipeline("three.yaml", "other", "g1");
-    run(&[&one, &three]).with_code(2).says("g1");
+    run(&[&one, &three]).with_code(2).says("three.yaml:2:").says("same group");
     // The folder holds all of them.
     run(&[folder.path()]).with_code(2);
 }

@@ -70,8 +70,18 @@ fn a_rate_limit_is_waited_out() {
 }
 
 #[test]
-fn a_quota_is_waited_out_for_as_long_as_the_server_says() {
-    survives("quota", vec![Fault::new(Method::InsertAll, error(403, "quotaExceeded", Some(1))).times(2)]);
+fn an_exhausted_quota_loses_nothing_even_where_it_outlasts_the_run() {
+    let Some(kafka) = Kafka::of_the_tests() else { return };
+    let reason = QuotaReason::QuotaExceeded;
+    let bigquery = BigQuery::failing(vec![Fault::new(Method::InsertAll, What::Quota { reason }).times(1)]);
+    let topic = kafka.topic("quota", 1);
+    topic.send(&events(0..EVENTS, 1));
+    let pipeline = Pipeline::into_bigquery(&kafka, &bigquery, &[&topic]).with_dead_letters();
+    pipeline.start(&["--until-end", "--timeout", "3s"]).wait().failed().says("quotaExceeded");
+    assert_eq!(topic.committed(&pipeline.group()).get(&0).copied().unwrap_or(0), 0);
+    pipeline.until_end().succeeded();
+    assert_eq!(bigquery.ids(&topic.name), numbers(0..EVENTS));
+    assert!(topic.dead_letters().is_none_or(|letters| letters.read().is_empty()));
 }
 
 #[test]
