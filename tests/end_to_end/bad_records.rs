@@ -181,6 +181,51 @@ fn bad_records_of_many_partitions_go_to_the_partition_of_the_same_number() {
 }
 
 #[test]
+fn a_dead_letter_that_kafka_refuses_stops_the_pipeline_with_the_setting_to_change() {
+    let Some(kafka) = Kafka::of_the_tests() else { return };
+    let bigquery = BigQuery::start();
+    let topic = kafka.topic("too-narrow", 1);
+    kafka.make_narrow(format!("{}.dead-letters", topic.name), 5_000);
+    topic.send(&[event(0), Event::of(vec![b'x'; 20_000]), event(1)]);
+    let pipeline = Pipeline::into_bigquery(&kafka, &bigquery, &[&topic]).with_dead_letters();
+    pipeline.until_end().failed().says("max.message.bytes").says(&format!("{}[0]@1", topic.name));
+    let position = topic.committed(&pipeline.group()).get(&0).copied().unwrap_or(0);
+    assert!(position <= 1, "the position {position} has passed a record that is nowhere");
+}
+
+#[test]
+fn a_topic_of_nothing_but_bad_records_is_read_to_its_end() {
+    let Some(kafka) = Kafka::of_the_tests() else { return };
+    let bigquery = BigQuery::start();
+    let topic = kafka.topic("all-bad", 2);
+    let bad: Vec<Event> =
+        (0..2_000).map(|number| Event::of(format!("{{{number}")).partition(number % 2)).collect();
+    topic.send(&bad);
+    let pipeline = Pipeline::into_bigquery(&kafka, &bigquery, &[&topic]).with_dead_letters();
+    let books = pipeline.until_end().succeeded().books();
+    assert_eq!((books.read, books.dead_lettered, books.written), (2_000, 2_000, 0));
+    let values = |events: Vec<Event>| {
+        let mut values: Vec<_> = events.into_iter().map(|event| event.value).collect();
+        values.sort();
+        values
+    };
+    assert_eq!(values(topic.dead_letters().unwrap().read()), values(bad));
+    assert_eq!(topic.committed(&pipeline.group()), topic.ends().unwrap());
+}
+
+#[test]
+fn a_record_without_a_schema_may_be_anything_on_stdout() {
+    let Some(kafka) = Kafka::of_the_tests() else { return };
+    let topic = kafka.topic("large-line", 1);
+    let large = crate::support::events::large_event(9 << 20);
+    topic.send(&[event(0), Event::of(large.clone()), event(1)]);
+    let ended = Pipeline::into_stdout(&kafka, &[&topic]).until_end().succeeded();
+    let lines: Vec<&str> = ended.stdout.lines().collect();
+    assert_eq!(lines.len(), 3);
+    assert!(lines[1].as_bytes() == large, "a large record is changed on its way");
+}
+
+#[test]
 fn a_tombstone_makes_no_row_in_bigquery_and_is_null_on_stdout() {
     let Some(kafka) = Kafka::of_the_tests() else { return };
     let bigquery = BigQuery::start();

@@ -25,6 +25,38 @@ fn a_position_outside_the_log_stops_the_pipeline_and_stays() {
 }
 
 #[test]
+fn a_position_beyond_the_end_of_a_topic_made_anew_stops_the_pipeline() {
+    let Some(kafka) = Kafka::of_the_tests() else { return };
+    let bigquery = BigQuery::start();
+    let topic = kafka.topic("anew", 1);
+    topic.send(&events(0..10, 1));
+    let pipeline = Pipeline::into_bigquery(&kafka, &bigquery, &[&topic]);
+    pipeline.until_end().succeeded();
+    topic.make_anew();
+    topic.send(&events(10..15, 1));
+    let lost = pipeline.until_end();
+    assert_eq!(bigquery.ids(&topic.name), numbers(0..10), "{}", lost.told());
+    lost.failed().says(&topic.name).says("on_lost_offsets");
+    pipeline.source("on_lost_offsets: earliest").until_end().succeeded();
+    assert_eq!(bigquery.ids(&topic.name), numbers(0..15));
+}
+
+#[test]
+fn records_that_vanish_while_the_pipeline_waits_for_its_sink_are_not_skipped_silently() {
+    let Some(kafka) = Kafka::of_the_tests() else { return };
+    let bigquery = BigQuery::start();
+    let topic = kafka.topic("vanish", 1);
+    topic.send(&events(0..10, 1));
+    let first = Pipeline::into_bigquery(&kafka, &bigquery, &[&topic]);
+    first.until_end().succeeded();
+    topic.send(&events(10..20, 1));
+    topic.delete_below(20);
+    // Nothing is left to read, but the records between 10 and 20 were never seen.
+    first.until_end().failed().says("on_lost_offsets");
+    assert_eq!(topic.committed(&first.group())[&0], 10);
+}
+
+#[test]
 fn the_user_may_have_it_go_on_at_the_earliest_record() {
     let Some(kafka) = Kafka::of_the_tests() else { return };
     let bigquery = BigQuery::start();

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use txconnect_local_bigquery::{Fault, Method, Options, QuotaReason, What};
 
 use crate::support::events::large_event;
-use crate::support::{BigQuery, Event, Kafka, Pipeline, events, numbers};
+use crate::support::{BigQuery, Event, Kafka, Pipeline, events, eventually, numbers};
 
 const EVENTS: i64 = 300;
 
@@ -137,6 +137,25 @@ fn a_bigquery_that_is_not_there_yet_is_waited_for() {
     let books = running.wait().succeeded().books();
     assert_eq!((books.read, books.written, books.dead_lettered), (100, 100, 0));
     assert_eq!(bigquery.ids(&topic.name), numbers(0..100));
+}
+
+#[test]
+fn an_outage_in_the_middle_of_a_run_is_survived() {
+    let Some(kafka) = Kafka::of_the_tests() else { return };
+    let bigquery = BigQuery::start();
+    let topic = kafka.topic("middle", 2);
+    topic.send(&events(0..100, 2));
+    let pipeline = Pipeline::into_bigquery(&kafka, &bigquery, &[&topic]).with_dead_letters();
+    let mut running = pipeline.start(&[]);
+    eventually("rows arrive", || (bigquery.rows(&topic.name).len() == 100).then_some(()));
+    bigquery.script(Fault::new(Method::InsertAll, error(503, "backendError", None)).times(4));
+    topic.send(&events(100..200, 2));
+    running.wait_for_talk("trying again");
+    running.wait_for_talk("answers again");
+    eventually("the rest arrives", || (bigquery.rows(&topic.name).len() == 200).then_some(()));
+    let books = running.terminate().succeeded().books();
+    assert_eq!((books.read, books.written, books.dead_lettered), (200, 200, 0));
+    assert_eq!(bigquery.ids(&topic.name), numbers(0..200));
 }
 
 #[test]

@@ -106,6 +106,51 @@ fn a_new_topic_that_matches_the_pattern_is_read_and_dead_letter_topics_never_are
 }
 
 #[test]
+fn partitions_that_are_added_later_are_read_from_their_beginning() {
+    let Some(kafka) = Kafka::of_the_tests() else { return };
+    let bigquery = BigQuery::start();
+    let mut topic = kafka.topic("growing", 1);
+    topic.send(&events(0..10, 1));
+    let pipeline = Pipeline::into_bigquery(&kafka, &bigquery, &[&topic]);
+    let running = pipeline.start(&[]);
+    eventually("rows arrive", || (bigquery.ids(&topic.name) == numbers(0..10)).then_some(()));
+    topic.grow(3);
+    topic.send(&events(10..40, 3));
+    eventually("rows of the new partitions", || (bigquery.ids(&topic.name) == numbers(0..40)).then_some(()));
+    running.terminate().succeeded();
+    assert_eq!(topic.committed(&pipeline.group()), topic.ends().unwrap());
+}
+
+#[test]
+fn any_number_of_lanes_reads_every_partition() {
+    let Some(kafka) = Kafka::of_the_tests() else { return };
+    let bigquery = BigQuery::start();
+    let topic = kafka.topic("lanes", 8);
+    topic.send(&events(0..4_000, 8));
+    for lanes in [1, 3, 8, 16] {
+        let pipeline = Pipeline::into_bigquery(&kafka, &bigquery, &[&topic])
+            .with(&format!("lanes: {lanes}"))
+            .sink(&format!("table: \"lanes_{lanes}\""));
+        let books = pipeline.until_end().succeeded().books();
+        assert_eq!((books.read, books.written), (4_000, 4_000), "{lanes} lanes");
+        assert_eq!(bigquery.ids(&format!("lanes_{lanes}")), numbers(0..4_000), "{lanes} lanes");
+    }
+}
+
+#[test]
+fn one_table_can_take_several_topics() {
+    let Some(kafka) = Kafka::of_the_tests() else { return };
+    let bigquery = BigQuery::start();
+    let topics = [kafka.topic("many-a", 2), kafka.topic("many-b", 2)];
+    topics[0].send(&events(0..300, 2));
+    topics[1].send(&events(300..600, 2));
+    let pipeline =
+        Pipeline::into_bigquery(&kafka, &bigquery, &[&topics[0], &topics[1]]).sink("table: together");
+    pipeline.until_end().succeeded();
+    assert_eq!(bigquery.ids("together"), numbers(0..600));
+}
+
+#[test]
 fn an_unknown_topic_fails_a_run_to_the_end() {
     let Some(kafka) = Kafka::of_the_tests() else { return };
     let bigquery = BigQuery::start();

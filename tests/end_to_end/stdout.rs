@@ -6,7 +6,7 @@ use std::process::Stdio;
 
 use serde_json::Value as Json;
 
-use crate::support::{Event, Kafka, Pipeline, Running, events, txconnect};
+use crate::support::{Event, Kafka, Pipeline, Running, Signal, events, txconnect};
 
 #[test]
 fn values_come_out_as_they_went_in_and_in_their_order() {
@@ -74,6 +74,27 @@ fn a_reader_that_goes_away_ends_the_run_quietly() {
     let committed = topic.committed(&pipeline.group());
     assert!(committed.iter().all(|(partition, position)| position <= &ends[partition]));
     assert!(committed.values().sum::<i64>() < 20_000, "lines that nobody could read count as written");
+}
+
+#[test]
+fn a_reader_that_takes_nothing_does_not_keep_the_program_from_ending() {
+    let Some(kafka) = Kafka::of_the_tests() else { return };
+    let topic = kafka.topic("pager", 1);
+    topic.send(&events(0..20_000, 1));
+    let pipeline = Pipeline::into_stdout(&kafka, &[&topic]).source("rebalance: { drain_timeout: 1s }");
+    let file = pipeline.write();
+    let mut command = txconnect();
+    let (mut reader, writer) = std::io::pipe().unwrap();
+    command.arg("run").arg(&file).stdout(Stdio::from(writer));
+    let running = Running::start_with_stdout(&mut command);
+    drop(command);
+    let mut line = String::new();
+    BufReader::with_capacity(64, &mut reader).read_line(&mut line).unwrap();
+    running.signal(Signal::Terminate);
+    let ended = running.wait();
+    assert!(!ended.stderr.contains("panicked"), "{}", ended.told());
+    let committed = topic.committed(&pipeline.group()).get(&0).copied().unwrap_or(0);
+    assert!(committed < 20_000, "lines that nobody has taken count as written");
 }
 
 #[test]

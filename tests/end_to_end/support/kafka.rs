@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::time::Duration;
 
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
@@ -96,9 +96,19 @@ impl Kafka {
 
     /// Makes a topic of this very name.
     pub(crate) fn make(&self, name: String, partitions: i32) -> Topic<'_> {
-        let topic = NewTopic::new(&name, partitions, TopicReplication::Fixed(1))
-            // Some bad records are larger than a topic takes by default.
-            .set("max.message.bytes", "20000000");
+        // Some bad records are larger than a topic takes by default.
+        self.make_with(name, partitions, 20_000_000)
+    }
+
+    /// Makes a topic that takes no larger records than `largest` bytes.
+    pub(crate) fn make_narrow(&self, name: String, largest: usize) -> Topic<'_> {
+        self.make_with(name, 1, largest)
+    }
+
+    fn make_with(&self, name: String, partitions: i32, largest: usize) -> Topic<'_> {
+        let largest = largest.to_string();
+        let topic =
+            NewTopic::new(&name, partitions, TopicReplication::Fixed(1)).set("max.message.bytes", &largest);
         let results = runtime().block_on(self.admin().create_topics([&topic], &options())).unwrap();
         for result in results {
             result.unwrap();
@@ -260,6 +270,28 @@ impl Topic<'_> {
         for element in deleted.elements() {
             element.error().unwrap();
         }
+    }
+
+    /// Adds empty partitions.
+    pub(crate) fn grow(&mut self, partitions: i32) {
+        let wanted = NewPartitions::new(&self.name, usize::try_from(partitions).unwrap());
+        let grown = runtime().block_on(self.kafka.admin().create_partitions([&wanted], &options())).unwrap();
+        for result in grown {
+            result.unwrap();
+        }
+        self.partitions = partitions;
+        eventually("new partitions have leaders", || self.ends().map(|_| ()));
+    }
+
+    /// Deletes the topic and makes it anew, empty.
+    pub(crate) fn make_anew(&self) {
+        let deleted =
+            runtime().block_on(self.kafka.admin().delete_topics(&[&self.name], &options())).unwrap();
+        for result in deleted {
+            result.unwrap();
+        }
+        eventually("the topic is gone", || self.kafka.existing(&self.name).is_none().then_some(()));
+        self.kafka.make(self.name.clone(), self.partitions);
     }
 
     /// The topic of its dead letters, as the tests' pipelines name it; `None` where there is none.
