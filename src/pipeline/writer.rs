@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use futures::StreamExt;
-use futures::stream::{self, FuturesUnordered};
+use futures::stream::FuturesUnordered;
 use tokio::sync::mpsc::Receiver;
 use txconnect_connector_api::{Batch, RejectedRow, Sink, SinkError, Writer};
 
@@ -230,10 +230,18 @@ impl WriterTask<'_> {
                 Some("set `dead_letters:`".to_owned()),
             ));
         };
-        let sent = stream::iter(&letters).map(|letter| self.send_dead_letter(queue, flush, letter));
-        let mut sent = sent.buffer_unordered(LETTERS_IN_FLIGHT);
-        while let Some(confirmed) = sent.next().await {
-            confirmed?;
+        let mut waiting = letters.iter();
+        let mut sent = FuturesUnordered::new();
+        loop {
+            while sent.len() < LETTERS_IN_FLIGHT
+                && let Some(letter) = waiting.next()
+            {
+                sent.push(self.send_dead_letter(queue, flush, letter));
+            }
+            match sent.next().await {
+                Some(confirmed) => confirmed?,
+                None => break,
+            }
         }
         drop(sent);
         for letter in letters {
