@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use txconnect_local_bigquery::{Fault, Method, What};
 
-use crate::support::{BigQuery, Kafka, Pipeline, Running, Signal, events, eventually, numbers};
+use crate::support::{
+    BigQuery, Kafka, Pipeline, Running, SHORT_SESSION, Signal, events, eventually, numbers,
+};
 
 #[test]
 fn two_processes_share_the_partitions_and_their_books_add_up() {
@@ -75,7 +77,7 @@ fn a_frozen_member_loses_its_partitions_and_moves_no_position_when_it_wakes_up()
     let topic = kafka.topic("frozen", 2);
     topic.send(&events(0..2_000, 2));
     let pipeline = Pipeline::into_bigquery(&kafka, &bigquery, &[&topic])
-        .source("properties: { session.timeout.ms: 2000, heartbeat.interval.ms: 300 }")
+        .source(SHORT_SESSION)
         .batch("{ rows: 50, linger: 50ms }");
     let frozen = pipeline.start(&[]);
     eventually("rows arrive", || (bigquery.rows(&topic.name).len() >= 200).then_some(()));

@@ -2,7 +2,7 @@
 
 use txconnect_local_bigquery::{Fault, Method, What};
 
-use crate::support::{BigQuery, Kafka, Pipeline, Signal, Topic, events, eventually, numbers};
+use crate::support::{BigQuery, Kafka, Pipeline, SHORT_SESSION, Signal, Topic, events, eventually, numbers};
 
 const EVENTS: i64 = 2_000;
 const ROWS: usize = 2_000;
@@ -13,6 +13,7 @@ fn slow_pipeline(kafka: &Kafka, bigquery: &BigQuery, topic: &Topic<'_>) -> Pipel
     Pipeline::into_bigquery(kafka, bigquery, &[topic])
         .sink("insert_ids: false")
         .source("commit_interval: 100ms")
+        .source(SHORT_SESSION)
         .batch(&format!("{{ rows: {BATCH}, linger: 50ms }}"))
 }
 
@@ -86,9 +87,7 @@ fn repeated_kills_lose_nothing() {
     let bigquery = BigQuery::failing(slow(20));
     let topic = kafka.topic("kills", 2);
     topic.send(&events(0..EVENTS, 2));
-    // A killed member is missed only when its session is over.
-    let pipeline = slow_pipeline(&kafka, &bigquery, &topic)
-        .source("properties: { session.timeout.ms: 2000, heartbeat.interval.ms: 300 }");
+    let pipeline = slow_pipeline(&kafka, &bigquery, &topic);
     for run in 1..=3 {
         let running = pipeline.start(&[]);
         let before = bigquery.rows(&topic.name).len();

@@ -111,7 +111,8 @@ fn partitions_that_are_added_later_are_read_from_their_beginning() {
     let bigquery = BigQuery::start();
     let mut topic = kafka.topic("growing", 1);
     topic.send(&events(0..10, 1));
-    let pipeline = Pipeline::into_bigquery(&kafka, &bigquery, &[&topic]);
+    let pipeline = Pipeline::into_bigquery(&kafka, &bigquery, &[&topic])
+        .source("properties: { topic.metadata.refresh.interval.ms: 1000 }");
     let running = pipeline.start(&[]);
     eventually("rows arrive", || (bigquery.ids(&topic.name) == numbers(0..10)).then_some(()));
     topic.grow(3);

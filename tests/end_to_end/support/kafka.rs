@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
-use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::error::KafkaError;
 use rdkafka::message::{Headers, Message, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer, ProducerContext};
@@ -251,6 +251,12 @@ impl Topic<'_> {
             _ => None,
         });
         known.collect()
+    }
+
+    /// Stores a position for every partition, as an operator does who moves a group.
+    pub(crate) fn commit(&self, group: &str, offset: i64) {
+        let reader = self.kafka.reader(group);
+        reader.commit(&self.list(Offset::Offset(offset)), CommitMode::Sync).unwrap();
     }
 
     /// The end of each partition, markers counted; `None` while the topic has no leaders yet.

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 pub(crate) use bigquery::BigQuery;
 pub(crate) use events::{Event, bad_events, event, events, ids, numbers};
 pub(crate) use kafka::{Codec, Kafka, Topic};
-pub(crate) use pipeline::{Pipeline, start_all};
+pub(crate) use pipeline::{Pipeline, SHORT_SESSION, start_all};
 pub(crate) use process::{Ended, Running, Signal, txconnect};
 
 /// Nothing that a test waits for takes this long: who waits longer has found a hanging program.

@@ -8,6 +8,9 @@ use super::bigquery::{DATASET, PROJECT};
 use super::events::SCHEMA;
 use super::{BigQuery, Ended, Kafka, Running, Topic, txconnect, unique};
 
+/// For members that die: a group misses them only when their session is over.
+pub(crate) const SHORT_SESSION: &str = "properties: { session.timeout.ms: 2000, heartbeat.interval.ms: 300 }";
+
 /// One pipeline file with the environment it runs in. Its batches do not wait long, unless a test says so.
 pub(crate) struct Pipeline {
     folder: TempDir,
