@@ -14,8 +14,10 @@ fn two_processes_share_the_partitions_and_their_books_add_up() {
     let bigquery = BigQuery::start();
     let topic = kafka.topic("shared", 4);
     let pipeline = Pipeline::into_bigquery(&kafka, &bigquery, &[&topic]).sink("insert_ids: false");
-    let processes: Vec<Running> = vec![pipeline.start(&[]), pipeline.start(&[])];
-    eventually("both are members", || (kafka.members(&pipeline.group()) == 2).then_some(()));
+    let mut processes: Vec<Running> = vec![pipeline.start(&[]), pipeline.start(&[])];
+    for process in &mut processes {
+        process.wait_for_talk(&format!("assigned: {}[", topic.name));
+    }
     // Whoever has which partition: all of it must arrive, in the middle of a rebalance too.
     let mut rows = 0;
     for round in 0..10 {
@@ -59,7 +61,8 @@ fn until_end_leaves_partitions_to_the_member_that_has_them() {
     let bigquery = BigQuery::start();
     let topic = kafka.topic("left", 4);
     topic.send(&events(0..400, 4));
-    let pipeline = Pipeline::into_bigquery(&kafka, &bigquery, &[&topic]).sink("insert_ids: false");
+    let pipeline =
+        Pipeline::into_bigquery(&kafka, &bigquery, &[&topic]).sink("insert_ids: false").source(SHORT_SESSION);
     let staying = pipeline.start(&[]);
     eventually("rows arrive", || (bigquery.rows(&topic.name).len() >= 400).then_some(()));
     let passing = pipeline.start(&["--until-end"]);

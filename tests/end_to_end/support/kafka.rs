@@ -1,7 +1,7 @@
 //! The Kafka that `./dev test` starts, seen as a producer, a reader and an administrator.
 
 use std::collections::BTreeMap;
-use std::sync::Mutex;
+use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
 
 use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication};
@@ -120,7 +120,7 @@ impl Kafka {
 
     /// A topic that exists already.
     pub(crate) fn existing(&self, name: &str) -> Option<Topic<'_>> {
-        let metadata = self.reader("").fetch_metadata(Some(name), DEADLINE).unwrap();
+        let metadata = self.reader("observers").fetch_metadata(Some(name), DEADLINE).unwrap();
         let found = metadata.topics().iter().find(|topic| topic.name() == name)?;
         let partitions = i32::try_from(found.partitions().len()).unwrap();
         (found.error().is_none() && partitions > 0).then(|| Topic {
@@ -132,12 +132,14 @@ impl Kafka {
 
     /// How many members a group has now.
     pub(crate) fn members(&self, group: &str) -> usize {
-        let groups = self.reader("").fetch_group_list(Some(group), DEADLINE).unwrap();
+        let groups = self.reader("observers").fetch_group_list(Some(group), DEADLINE).unwrap();
         groups.groups().iter().find(|known| known.name() == group).map_or(0, |known| known.members().len())
     }
 
-    fn admin(&self) -> AdminClient<DefaultClientContext> {
-        self.client().create().unwrap()
+    /// One for all tests: to make and to end one takes longer than what most of them ask of it.
+    fn admin(&self) -> &'static AdminClient<DefaultClientContext> {
+        static ADMIN: OnceLock<AdminClient<DefaultClientContext>> = OnceLock::new();
+        ADMIN.get_or_init(|| self.client().create().unwrap())
     }
 
     fn client(&self) -> ClientConfig {
@@ -148,15 +150,14 @@ impl Kafka {
 
     fn reader(&self, group: &str) -> BaseConsumer {
         let mut config = self.client();
-        config.set("enable.auto.commit", "false").set("enable.partition.eof", "true");
-        // Any group will do where none is looked at.
-        config.set("group.id", if group.is_empty() { "readers" } else { group });
+        config.set("group.id", group).set("enable.auto.commit", "false").set("enable.partition.eof", "true");
         config.create().unwrap()
     }
 
     fn producer(&self, settings: &[(&str, &str)]) -> BaseProducer<Deliveries> {
         let mut config = self.client();
-        config.set("message.max.bytes", "20000000").set("linger.ms", "5").set("enable.idempotence", "true");
+        // One request at a time keeps the order as idempotence would, without half a second until that is set up.
+        config.set("message.max.bytes", "20000000").set("linger.ms", "5").set("max.in.flight", "1");
         for (key, value) in settings {
             config.set(*key, *value);
         }
@@ -216,7 +217,7 @@ impl Topic<'_> {
 
     /// Everything that is in the topic now and that no aborted transaction has withdrawn, partition by partition.
     pub(crate) fn read(&self) -> Vec<Event> {
-        let consumer = self.kafka.reader("");
+        let consumer = self.kafka.reader("readers");
         consumer.assign(&self.list(Offset::Beginning)).unwrap();
         let mut left = usize::try_from(self.partitions).unwrap();
         let mut read = Vec::new();
@@ -261,9 +262,10 @@ impl Topic<'_> {
 
     /// The end of each partition, markers counted; `None` while the topic has no leaders yet.
     pub(crate) fn ends(&self) -> Option<BTreeMap<i32, i64>> {
-        let reader = self.kafka.reader("");
+        // A client that has once missed a topic goes on missing it for a while.
+        let observer = self.kafka.reader("observers");
         let ends = (0..self.partitions).map(|partition| {
-            let (_, end) = reader.fetch_watermarks(&self.name, partition, DEADLINE).ok()?;
+            let (_, end) = observer.fetch_watermarks(&self.name, partition, DEADLINE).ok()?;
             Some((partition, end))
         });
         ends.collect()
