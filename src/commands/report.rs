@@ -62,12 +62,7 @@ fn topic_rows(books: &BooksSnapshot, elapsed: std::time::Duration) -> Vec<TopicR
         .into_iter()
         .map(|(topic, (tally, requests))| TopicRow {
             topic: topic.to_owned(),
-            read: tally.read,
-            written: tally.written,
-            dead_lettered: tally.dead_lettered,
-            filtered: tally.filtered,
-            skipped: tally.skipped,
-            given_back: tally.given_back,
+            tally,
             requests,
             ignored_fields: books.ignored_fields.get(topic).copied().unwrap_or(0),
             rows_per_second: per_second(tally.rows, elapsed),
@@ -104,7 +99,9 @@ mod tests {
         let rows = topic_rows(&books, Duration::from_secs(2));
         let seen: Vec<_> = rows
             .iter()
-            .map(|row| (row.topic.as_str(), row.read, row.written, row.requests, row.rows_per_second))
+            .map(|row| {
+                (row.topic.as_str(), row.tally.read, row.tally.written, row.requests, row.rows_per_second)
+            })
             .collect();
         assert_eq!(seen, [("a", 20, 16, 2, 8), ("b", 3, 2, 0, 1), ("c", 0, 0, 1, 0)]);
     }

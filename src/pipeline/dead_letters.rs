@@ -74,7 +74,7 @@ impl DeadLetterQueue {
     /// # Errors
     /// Says whether it is worth another try.
     pub(super) async fn deliver(&self, letter: &Letter<'_>) -> Result<(), LetterError> {
-        let Some(partition) = self.shared.books.partition_of(letter.view.slot()) else {
+        let Some(partition) = self.shared.books.partition_of(letter.view.origin().slot) else {
             return Err(LetterError::Never(Failure::fatal(
                 "a dead letter came from a partition that nobody knows",
                 None,

@@ -15,14 +15,12 @@ use std::time::{Duration, Instant};
 use bumpalo::Bump;
 use tokio::sync::mpsc::Sender;
 use txconnect_connector_api::Value;
-use txconnect_connector_api::{
-    BadRecord, Encoded, Encoder, Record, RowSource, Sink, SinkError, SinkLimits, TopicPartition,
-};
+use txconnect_connector_api::{BadRecord, Encoded, Encoder, Record, RowSource, Sink, SinkError, SinkLimits};
 use txconnect_kafka::{LaneQueue, MessageBatch, MessageErrorKind};
 
 use super::memory::Charge;
 use super::open::{Closed, DeadLetter, Open, Stage, Taken, TopicIndex};
-use super::records::{RecordView, Records};
+use super::records::{Origin, RecordView, Records};
 use super::shared::{Failure, Shared};
 use super::topic::Topic;
 use super::wake::Wake;
@@ -46,7 +44,7 @@ const ARENA_KEPT: usize = 1 << 20;
 /// What the source thread asks of a lane.
 pub(super) enum Command {
     /// A partition is about to be read. Sent before its first record can come.
-    Assign { slot: Slot, assignment: Assignment, position: i64, partition: TopicPartition, topic: Arc<Topic> },
+    Assign { slot: Slot, assignment: Assignment, position: i64, partition: i32, topic: Arc<Topic> },
     /// Hand over everything taken of these partitions and forget them; answer when it is on its way.
     Release { slots: Vec<Slot>, done: SyncSender<()> },
     /// Forget these partitions with everything taken of them.
@@ -100,7 +98,7 @@ pub(super) struct Lane {
     taken: MessageBatch,
     arena: Bump,
     topics: Vec<LaneTopic>,
-    partitions: Vec<LanePartition>,
+    partitions: Vec<Origin>,
     open: Open,
     open_charge: Charge,
     ready: VecDeque<Flush>,
@@ -119,12 +117,6 @@ struct LaneTopic {
     encoder: Box<dyn Encoder>,
     /// Fields that no column took, as far as they are in the books.
     ignored_fields: u64,
-}
-
-struct LanePartition {
-    slot: Slot,
-    partition: TopicPartition,
-    topic: TopicIndex,
 }
 
 /// Records being turned into rows.
@@ -245,7 +237,7 @@ impl Lane {
                     },
                 };
                 self.partitions.retain(|known| known.slot != slot);
-                self.partitions.push(LanePartition { slot, partition, topic: index });
+                self.partitions.push(Origin { slot, assignment, topic: index, partition });
                 self.open.assigned(slot, assignment, position);
             }
             Command::Release { slots, done } => {
@@ -283,31 +275,24 @@ impl Lane {
             .sum();
         let mut records = Records::starting_at(self.next_number, bytes, self.taken.len());
         let mut lost = Vec::new();
-        let mut previous: Option<(txconnect_kafka::Message<'_>, Option<Slot>)> = None;
+        let mut previous: Option<(txconnect_kafka::Message<'_>, Option<Origin>)> = None;
         let mut failure = None;
         for message in self.taken.iter() {
-            let slot = match &previous {
-                Some((before, slot)) if before.same_partition_as(&message) => *slot,
-                _ => self
-                    .partitions
-                    .iter()
-                    .find(|known| {
-                        known.partition.partition == message.partition()
-                            && *known.partition.topic == *message.topic()
-                    })
-                    .map(|known| known.slot),
+            let origin = match &previous {
+                Some((before, origin)) if before.same_partition_as(&message) => *origin,
+                _ => self.origin_of(message.topic(), message.partition()),
             };
-            if let Some(slot) = slot {
+            if let Some(origin) = origin {
                 match message.error() {
-                    None => records.push(slot, message),
-                    Some(error) if error.kind == MessageErrorKind::OffsetOutOfRange => lost.push(slot),
+                    None => records.push(origin, message),
+                    Some(error) if error.kind == MessageErrorKind::OffsetOutOfRange => lost.push(origin.slot),
                     Some(error) => {
                         let place = format!("{}[{}]", message.topic(), message.partition());
                         failure = Some(Failure::fatal(format!("{place}: {}", error.message), None));
                     }
                 }
             }
-            previous = Some((message, slot));
+            previous = Some((message, origin));
         }
         self.taken.clear();
         for slot in lost {
@@ -329,6 +314,13 @@ impl Lane {
         true
     }
 
+    fn origin_of(&self, topic: &str, partition: i32) -> Option<Origin> {
+        self.partitions
+            .iter()
+            .find(|known| known.partition == partition && *self.topics[known.topic].topic.name == *topic)
+            .copied()
+    }
+
     /// Turns current records into rows until they are through or a flush is ready.
     fn process(&mut self) {
         let Some(Current { records, next }) = self.current.take() else { return };
@@ -345,14 +337,12 @@ impl Lane {
 
     fn record(&mut self, records: &Arc<Records>, index: usize, now: Instant) {
         let view = records.get(index);
-        let slot = view.slot();
-        // Partitions may leave between taking and here; offsets below the expected one were seen before.
-        let Some(expected) = self.open.expected(slot) else { return };
-        if view.offset() < expected {
+        let Origin { slot, assignment, topic, .. } = view.origin();
+        // Partitions may leave, and even come back, between taking and here; offsets below the expected one were seen
+        // before.
+        if self.open.expected(slot, assignment).is_none_or(|expected| view.offset() < expected) {
             return;
         }
-        let Some(partition) = self.partitions.iter().find(|known| known.slot == slot) else { return };
-        let topic = partition.topic;
         let mix = self.limits.batches_mix_partitions;
         let batch = self.open.batch_for(topic, slot, mix, &self.topics[topic].topic.table);
         let start = self.open.rows_end(batch);
@@ -361,8 +351,7 @@ impl Lane {
         } else {
             self.arena.reset();
         }
-        let outcome =
-            stages(&mut self.topics[topic], &partition.partition, view, &self.arena, self.open.bytes(batch));
+        let outcome = stages(&mut self.topics[topic], view, &self.arena, self.open.bytes(batch));
         let number = records.number(index);
         let taken = match outcome {
             Ok(Encoded::Row) => {
@@ -381,11 +370,11 @@ impl Lane {
                         Taken::DeadLetter(DeadLetter { record: number, slot, stage, why })
                     }
                     Reaction::Skip => {
-                        let place = self.place(slot, stage, view.offset());
+                        let place = self.place(view, stage);
                         tracing::warn!(pipeline = %self.shared.name, "{place}: record skipped: {why}");
                         Taken::Skipped
                     }
-                    Reaction::Stop => return self.stop_before(slot, stage, view.offset(), &why),
+                    Reaction::Stop => return self.stop_before(view, stage, &why),
                 }
             }
         };
@@ -444,8 +433,8 @@ impl Lane {
         self.open_charge.set(self.open.size());
     }
 
-    fn stop_before(&mut self, slot: Slot, stage: Stage, offset: i64, why: &BadRecord) {
-        let place = self.place(slot, stage, offset);
+    fn stop_before(&mut self, view: RecordView<'_>, stage: Stage, why: &BadRecord) {
+        let place = self.place(view, stage);
         // Everything before the bad record is still written and committed.
         let slots = self.open.slots();
         self.close(&slots);
@@ -456,13 +445,9 @@ impl Lane {
         ));
     }
 
-    fn place(&self, slot: Slot, stage: Stage, offset: i64) -> String {
-        match self.partitions.iter().find(|known| known.slot == slot) {
-            Some(LanePartition { partition, .. }) => {
-                Shared::place(stage, &partition.topic, partition.partition, offset)
-            }
-            None => format!("{}: offset {offset}", stage.name()),
-        }
+    fn place(&self, view: RecordView<'_>, stage: Stage) -> String {
+        let Origin { topic, partition, .. } = view.origin();
+        Shared::place(stage, &self.topics[topic].topic.name, partition, view.offset())
     }
 
     fn fail(&mut self, failure: Failure) {
@@ -474,7 +459,6 @@ impl Lane {
 /// Runs one record through decode, validate and encode.
 fn stages(
     topic: &mut LaneTopic,
-    partition: &TopicPartition,
     view: RecordView<'_>,
     arena: &Bump,
     out: &mut Vec<u8>,
@@ -484,8 +468,8 @@ fn stages(
         schema.validator.validate(document).map_err(|why| (Stage::Validate, why))?;
     }
     let record = Record {
-        topic: &partition.topic,
-        partition: partition.partition,
+        topic: &topic.topic.name,
+        partition: view.origin().partition,
         offset: view.offset(),
         timestamp: view.timestamp(),
         key: view.key(),

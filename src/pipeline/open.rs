@@ -120,9 +120,10 @@ impl Open {
         });
     }
 
-    /// The next offset expected of a partition, or `None` where it is not held.
-    pub(super) fn expected(&self, slot: Slot) -> Option<i64> {
-        self.partitions.get(slot.0 as usize)?.as_ref().map(|partition| partition.next)
+    /// The next offset expected of a partition, or `None` where it is not held under this assignment.
+    pub(super) fn expected(&self, slot: Slot, assignment: Assignment) -> Option<i64> {
+        let partition = self.partitions.get(slot.0 as usize)?.as_ref()?;
+        (partition.assignment == assignment).then_some(partition.next)
     }
 
     /// The open batch for rows of `topic`, of this partition only where batches must not mix them.
@@ -318,6 +319,18 @@ mod tests {
         let closed = open.close(&[Slot(0)]).unwrap();
         assert_eq!(spans(&closed), [(0, 5, 10)]);
         assert_eq!((closed.batches.len(), closed.spans[0].1.read), (0, 2));
+    }
+
+    #[test]
+    fn a_record_taken_under_an_older_assignment_is_not_expected_any_more() {
+        let mut open = Open::default();
+        open.assigned(Slot(0), Assignment(1), 150);
+        assert_eq!(open.expected(Slot(0), Assignment(1)), Some(150));
+        open.drop_partition(Slot(0));
+        assert_eq!(open.expected(Slot(0), Assignment(1)), None);
+        open.assigned(Slot(0), Assignment(2), 120);
+        assert_eq!(open.expected(Slot(0), Assignment(1)), None);
+        assert_eq!(open.expected(Slot(0), Assignment(2)), Some(120));
     }
 
     #[test]

@@ -8,11 +8,12 @@ use txconnect_connector_api::Header;
 use txconnect_kafka::Message;
 
 use super::memory::Charge;
-use crate::delivery::Slot;
+use super::open::TopicIndex;
+use crate::delivery::{Assignment, Slot};
 
 /// Some records of one lane, in the order they were taken.
 #[derive(Debug)]
-pub(crate) struct Records {
+pub(super) struct Records {
     /// The lane's running number of the first record.
     base: u32,
     bytes: Vec<u8>,
@@ -21,9 +22,19 @@ pub(crate) struct Records {
     charge: Option<Charge>,
 }
 
+/// Where a record came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Origin {
+    pub(super) slot: Slot,
+    /// Under which assignment it was taken. After another one began, the record counts for nothing: it is read again.
+    pub(super) assignment: Assignment,
+    pub(super) topic: TopicIndex,
+    pub(super) partition: i32,
+}
+
 #[derive(Debug)]
 struct Entry {
-    slot: Slot,
+    origin: Origin,
     offset: i64,
     timestamp: Option<i64>,
     key: Option<Range<usize>>,
@@ -39,14 +50,14 @@ struct HeaderEntry {
 
 /// One record of [`Records`].
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct RecordView<'a> {
+pub(super) struct RecordView<'a> {
     records: &'a Records,
     entry: &'a Entry,
 }
 
 impl Records {
     /// An empty collection whose first record has the running number `base`.
-    pub(crate) fn starting_at(base: u32, bytes: usize, records: usize) -> Self {
+    pub(super) fn starting_at(base: u32, bytes: usize, records: usize) -> Self {
         Self {
             base,
             bytes: Vec::with_capacity(bytes),
@@ -57,7 +68,7 @@ impl Records {
     }
 
     /// Copies one message.
-    pub(crate) fn push(&mut self, slot: Slot, message: Message<'_>) {
+    pub(super) fn push(&mut self, origin: Origin, message: Message<'_>) {
         let first_header = self.headers.len();
         for (name, value) in message.headers() {
             let name = self.copy(name.as_bytes());
@@ -65,7 +76,7 @@ impl Records {
             self.headers.push(HeaderEntry { name, value });
         }
         let entry = Entry {
-            slot,
+            origin,
             offset: message.offset(),
             timestamp: message.timestamp(),
             key: message.key().map(|key| self.copy(key)),
@@ -76,24 +87,24 @@ impl Records {
     }
 
     /// Charges what the records take until they are dropped.
-    pub(crate) fn charge_to(&mut self, charge: Charge) {
+    pub(super) fn charge_to(&mut self, charge: Charge) {
         self.charge = Some(charge);
     }
 
     /// Bytes that the collection takes.
-    pub(crate) fn size(&self) -> usize {
+    pub(super) fn size(&self) -> usize {
         self.bytes.capacity()
             + self.entries.capacity() * size_of::<Entry>()
             + self.headers.capacity() * size_of::<HeaderEntry>()
     }
 
     /// How many records there are.
-    pub(crate) fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.entries.len()
     }
 
     /// The running number of record `index`.
-    pub(crate) fn number(&self, index: usize) -> u32 {
+    pub(super) fn number(&self, index: usize) -> u32 {
         // Numbers wrap around; 2^32 records of one lane are never alive at once.
         #[expect(
             clippy::cast_possible_truncation,
@@ -103,12 +114,12 @@ impl Records {
     }
 
     /// Record `index`.
-    pub(crate) fn get(&self, index: usize) -> RecordView<'_> {
+    pub(super) fn get(&self, index: usize) -> RecordView<'_> {
         RecordView { records: self, entry: &self.entries[index] }
     }
 
     /// The record with a running number, if it is here.
-    pub(crate) fn find(&self, number: u32) -> Option<RecordView<'_>> {
+    pub(super) fn find(&self, number: u32) -> Option<RecordView<'_>> {
         let entry = self.entries.get(number.wrapping_sub(self.base) as usize)?;
         Some(RecordView { records: self, entry })
     }
@@ -121,28 +132,28 @@ impl Records {
 }
 
 impl<'a> RecordView<'a> {
-    pub(crate) fn slot(&self) -> Slot {
-        self.entry.slot
+    pub(super) fn origin(&self) -> Origin {
+        self.entry.origin
     }
 
-    pub(crate) fn offset(&self) -> i64 {
+    pub(super) fn offset(&self) -> i64 {
         self.entry.offset
     }
 
-    pub(crate) fn timestamp(&self) -> Option<i64> {
+    pub(super) fn timestamp(&self) -> Option<i64> {
         self.entry.timestamp
     }
 
-    pub(crate) fn key(&self) -> Option<&'a [u8]> {
+    pub(super) fn key(&self) -> Option<&'a [u8]> {
         self.entry.key.clone().map(|range| &self.records.bytes[range])
     }
 
-    pub(crate) fn value(&self) -> Option<&'a [u8]> {
+    pub(super) fn value(&self) -> Option<&'a [u8]> {
         self.entry.value.clone().map(|range| &self.records.bytes[range])
     }
 
     /// The headers, put into `arena`.
-    pub(crate) fn headers<'b>(&self, arena: &'b Bump) -> &'b [Header<'b>]
+    pub(super) fn headers<'b>(&self, arena: &'b Bump) -> &'b [Header<'b>]
     where
         'a: 'b,
     {

@@ -5,24 +5,15 @@ use std::time::Duration;
 
 use super::numbers::{counted, grouped, span};
 use super::table::{Align, Table};
+use crate::pipeline::Tally;
 
 /// What became of the records of one topic.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TopicRow {
     /// The topic.
     pub topic: String,
-    /// Records read.
-    pub read: u64,
-    /// Records whose rows are durable in the sink.
-    pub written: u64,
-    /// Records in the dead letter topic.
-    pub dead_lettered: u64,
-    /// Records that make no row in the sink by intent, such as tombstones.
-    pub filtered: u64,
-    /// Bad records left out because `on_error` is `skip`.
-    pub skipped: u64,
-    /// Records given back unfinished, to be read again.
-    pub given_back: u64,
+    /// What became of its records.
+    pub tally: Tally,
     /// Requests sent to the sink, retries included.
     pub requests: u64,
     /// Fields of written records that no column took.
@@ -71,12 +62,7 @@ impl PipelineSummary {
     pub fn totals(&self) -> TopicRow {
         let mut sum = TopicRow { topic: "all".to_owned(), ..TopicRow::default() };
         for row in &self.topics {
-            sum.read += row.read;
-            sum.written += row.written;
-            sum.dead_lettered += row.dead_lettered;
-            sum.filtered += row.filtered;
-            sum.skipped += row.skipped;
-            sum.given_back += row.given_back;
+            sum.tally += row.tally;
             sum.requests += row.requests;
             sum.ignored_fields += row.ignored_fields;
             // All topics share one clock: their rates add up.
@@ -100,7 +86,7 @@ impl PipelineSummary {
         }
         text.push('\n');
         let totals = self.totals();
-        text.push_str(&books_line(&totals));
+        text.push_str(&books_line(&totals.tally));
         if totals.ignored_fields > 0 {
             let fields = counted(totals.ignored_fields, "field", "fields");
             text = format!("{text}  left out: {fields} that no column takes (`unknown_fields: ignore`)\n");
@@ -135,10 +121,10 @@ impl PipelineSummary {
 fn cells(row: &TopicRow) -> [String; 7] {
     [
         row.topic.clone(),
-        grouped(row.read),
-        grouped(row.written),
-        grouped(row.dead_lettered),
-        grouped(row.filtered),
+        grouped(row.tally.read),
+        grouped(row.tally.written),
+        grouped(row.tally.dead_lettered),
+        grouped(row.tally.filtered),
         grouped(row.requests),
         grouped(row.rows_per_second),
     ]
@@ -146,7 +132,7 @@ fn cells(row: &TopicRow) -> [String; 7] {
 
 /// `read = written + dead-lettered + filtered`, with what else there is: bad records left out by wish, and those
 /// that a run cut off has neither written nor committed.
-fn books_line(sum: &TopicRow) -> String {
+fn books_line(sum: &Tally) -> String {
     let mut parts = vec![
         format!("{} written", grouped(sum.written)),
         format!("{} dead-lettered", grouped(sum.dead_lettered)),
@@ -158,17 +144,16 @@ fn books_line(sum: &TopicRow) -> String {
     if sum.given_back > 0 {
         parts.push(format!("{} given back, to be read again", grouped(sum.given_back)));
     }
-    let booked = sum.written + sum.dead_lettered + sum.filtered + sum.skipped + sum.given_back;
-    if sum.read > booked {
-        parts.push(format!("{} left in flight, to be read again", grouped(sum.read - booked)));
+    if sum.in_flight() > 0 {
+        parts.push(format!("{} left in flight, to be read again", grouped(sum.in_flight())));
     }
     let mut line = format!("  books: {} read = {}", grouped(sum.read), parts.join(" + "));
-    if booked > sum.read {
+    if sum.settled() > sum.read {
         // Writing to a String cannot fail.
         let _ = write!(
             line,
             "; they do not balance: {} too many",
-            counted(booked - sum.read, "record", "records")
+            counted(sum.settled() - sum.read, "record", "records")
         );
     }
     line.push('\n');
@@ -195,18 +180,14 @@ mod tests {
             topics: vec![
                 TopicRow {
                     topic: "cash_ins".into(),
-                    read: 100,
-                    written: 99,
-                    dead_lettered: 1,
+                    tally: Tally { read: 100, written: 99, dead_lettered: 1, ..Tally::default() },
                     requests: 1,
                     rows_per_second: 198,
                     ..TopicRow::default()
                 },
                 TopicRow {
                     topic: "cash_outs_created".into(),
-                    read: 2_400,
-                    written: 2_398,
-                    filtered: 2,
+                    tally: Tally { read: 2_400, written: 2_398, filtered: 2, ..Tally::default() },
                     requests: 5,
                     rows_per_second: 4_796,
                     ..TopicRow::default()
@@ -244,13 +225,13 @@ transactions: finished in 0.5 s
     #[test]
     fn records_in_flight_and_wrong_books_are_said() {
         let mut cut_off = summary();
-        cut_off.topics[0].written = 90;
+        cut_off.topics[0].tally.written = 90;
         assert!(cut_off.render().contains("+ 2 filtered + 9 left in flight, to be read again\n"));
-        cut_off.topics[0].given_back = 8;
-        cut_off.topics[0].skipped = 1;
+        cut_off.topics[0].tally.given_back = 8;
+        cut_off.topics[0].tally.skipped = 1;
         assert!(cut_off.render().contains("+ 2 filtered + 1 skipped + 8 given back, to be read again\n"));
-        (cut_off.topics[0].given_back, cut_off.topics[0].skipped) = (0, 0);
-        cut_off.topics[0].written = 100;
+        (cut_off.topics[0].tally.given_back, cut_off.topics[0].tally.skipped) = (0, 0);
+        cut_off.topics[0].tally.written = 100;
         assert!(cut_off.render().contains("they do not balance: 1 record too many"));
     }
 

@@ -31,6 +31,10 @@ const OF_THE_CONNECTION: [&str; 14] = [
     "resolve.",
 ];
 
+fn is_of_the_connection(name: &str) -> bool {
+    OF_THE_CONNECTION.iter().any(|prefix| name.starts_with(prefix))
+}
+
 /// How to reach a cluster and log in.
 #[derive(Clone)]
 pub struct Connection {
@@ -68,6 +72,30 @@ impl Connection {
         }
     }
 
+    /// A connection with librdkafka's `properties`.
+    ///
+    /// # Errors
+    /// [`KafkaError::InvalidSetting`] for a property that does not concern the connection: it would have no effect.
+    pub fn with_properties(
+        brokers: impl Into<String>,
+        properties: &[(String, String)],
+    ) -> Result<Self, KafkaError> {
+        let mut connection = Self::plain(brokers);
+        for (name, value) in properties {
+            if !is_of_the_connection(name) {
+                return Err(KafkaError::InvalidSetting {
+                    name: name.clone(),
+                    message: format!(
+                        "it does not concern the connection; those begin with {}",
+                        OF_THE_CONNECTION.join(", ")
+                    ),
+                });
+            }
+            connection.properties.insert(name.clone(), Scalar::from(value.as_str()));
+        }
+        Ok(connection)
+    }
+
     /// The configured addresses.
     pub fn brokers(&self) -> &str {
         &self.brokers
@@ -77,7 +105,7 @@ impl Connection {
     pub(crate) fn client(&self, role: &str) -> ClientConfig {
         let mut settings = self.base(role);
         for (name, value) in &self.properties {
-            if OF_THE_CONNECTION.iter().any(|prefix| name.starts_with(prefix)) {
+            if is_of_the_connection(name) {
                 settings.set(name, value.as_str());
             }
         }

@@ -117,7 +117,7 @@ impl Source {
             self.shared.tell(Event::Assigned { slot, assignment, position, committed: stored });
             self.lanes.send(
                 lane,
-                Command::Assign { slot, assignment, position, partition: partition.clone(), topic },
+                Command::Assign { slot, assignment, position, partition: partition.partition, topic },
             );
             if let Some(ends) = &mut self.ends {
                 ends.started(&partition, position);
