@@ -1,5 +1,10 @@
 //! What Kafka holds, in every shape: codecs, transactions, topics that come later, brokers that are not there.
 
+use std::time::Duration;
+
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
 use crate::support::{BigQuery, Codec, Kafka, Pipeline, Topic, event, events, eventually, numbers, unique};
 
 #[test]
@@ -80,6 +85,23 @@ fn a_group_without_a_position_starts_where_the_file_says() {
     });
     running.terminate().succeeded();
     assert!(bigquery.ids(&topic.name).keys().all(|id| *id == 100));
+}
+
+#[test]
+fn a_group_without_a_position_can_start_at_a_moment() {
+    let Some(kafka) = Kafka::of_the_tests() else { return };
+    let bigquery = BigQuery::start();
+    let topic = kafka.topic("moment", 2);
+    topic.send(&events(0..10, 2));
+    // Kafka counts in milliseconds.
+    std::thread::sleep(Duration::from_millis(5));
+    let moment = OffsetDateTime::now_utc().format(&Rfc3339).unwrap();
+    std::thread::sleep(Duration::from_millis(5));
+    topic.send(&events(10..20, 2));
+    let pipeline =
+        Pipeline::into_bigquery(&kafka, &bigquery, &[&topic]).source(&format!("start: \"{moment}\""));
+    pipeline.until_end().succeeded();
+    assert_eq!(bigquery.ids(&topic.name), numbers(10..20));
 }
 
 #[test]
