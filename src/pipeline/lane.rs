@@ -37,6 +37,9 @@ const TAKE: usize = 500;
 /// Insurance against a wake-up that never comes; none was ever missing in tests.
 const TICK: Duration = Duration::from_secs(1);
 
+/// How often a lane looks again while the memory is used up.
+const FULL_TICK: Duration = Duration::from_millis(10);
+
 /// An arena that has grown beyond this is given back, so that one giant record does not stay for ever.
 const ARENA_KEPT: usize = 1 << 20;
 
@@ -173,7 +176,9 @@ impl Lane {
                     .open
                     .next_deadline(self.rules.linger)
                     .filter(|_| !self.halted && self.ready.is_empty());
-                self.wake.wait_until(due.map_or(now + TICK, |due| due.min(now + TICK)));
+                // Memory is freed by the writers of other lanes too, which do not know this one.
+                let tick = if self.shared.memory.is_full() { FULL_TICK } else { TICK };
+                self.wake.wait_until(due.map_or(now + tick, |due| due.min(now + tick)));
             }
         }
     }

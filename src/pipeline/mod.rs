@@ -61,7 +61,8 @@ impl RunningPipeline {
     /// # Errors
     /// The Kafka client refuses its settings.
     pub fn start(pipeline: Arc<Pipeline>, options: RunOptions) -> Result<Self, Failure> {
-        let shared = Shared::new(&pipeline.name, pipeline.memory.as_usize());
+        // The other third is for what librdkafka has prefetched: see `Source::connect`.
+        let shared = Shared::new(&pipeline.name, pipeline.memory.as_usize() / 3 * 2);
         let runtime = tokio::runtime::Handle::current();
         let name = pipeline.name.clone();
         let source = Source::connect(pipeline, options, Arc::clone(&shared), runtime)?;

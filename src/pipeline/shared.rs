@@ -189,10 +189,7 @@ impl Shared {
 
     /// Partitions are being read.
     pub(crate) fn assigned(&self) {
-        let mut health = lock(&self.health);
-        if *health == Health::Starting {
-            *health = Health::Running;
-        }
+        self.running();
     }
 
     /// Notes why nothing can be read.

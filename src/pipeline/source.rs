@@ -503,9 +503,7 @@ impl Source {
             match answers.recv_timeout(deadline.saturating_duration_since(Instant::now()).min(TURN)) {
                 Ok(()) => answered += 1,
                 Err(RecvTimeoutError::Disconnected) => break,
-                Err(RecvTimeoutError::Timeout) if Instant::now() >= deadline || self.shared.has_failed() => {
-                    break;
-                }
+                Err(RecvTimeoutError::Timeout) if Instant::now() >= deadline => break,
                 Err(RecvTimeoutError::Timeout) => {}
             }
         }
@@ -522,9 +520,17 @@ impl Source {
                 break;
             }
             let now = Instant::now();
-            if !gave_up && (now >= deadline || (self.shared.has_failed() && !self.lanes.any_in_flight())) {
+            // After a failure nothing more will finish once the writers hold nothing: lanes that have answered have
+            // nothing left to hand over either.
+            let failed = self.shared.has_failed() && answered == by_lane.len() && !self.lanes.any_in_flight();
+            if !gave_up && (now >= deadline || failed) {
                 gave_up = true;
-                tracing::warn!(pipeline = %self.shared.name, "giving up what is on its way; whoever reads the partitions next repeats it");
+                if !failed {
+                    tracing::warn!(
+                        pipeline = %self.shared.name,
+                        "giving up what is on its way; whoever reads the partitions next repeats it"
+                    );
+                }
                 self.lanes.drop_partitions(&by_lane);
                 self.shared.tell(Event::DrainDeadline);
             }

@@ -27,6 +27,9 @@ use crate::delivery::{Slot, Span};
 /// How often a lasting outage is told again.
 const REMIND: Duration = Duration::from_secs(30);
 
+/// Dead letters of one flush that wait for their confirmation at once.
+const LETTERS_IN_FLIGHT: usize = 64;
+
 /// What a lane hands over: batches, bad records, and the spans of offsets that they cover completely.
 pub(super) struct Flush {
     topics: Vec<Arc<Topic>>,
@@ -227,29 +230,51 @@ impl WriterTask<'_> {
                 Some("set `dead_letters:`".to_owned()),
             ));
         };
-        for letter in &letters {
-            let Some(view) = flush.record(letter.record) else {
-                return Err(Failure::fatal("the bytes of a dead letter are gone", None));
-            };
-            let letter = Letter { view, stage: letter.stage, why: &letter.why };
-            let mut backoff = Backoff::new();
-            while let Err(error) = queue.deliver(&letter).await {
-                let error = match error {
-                    LetterError::Again(cause) => cause,
-                    LetterError::Never(failure) => return Err(failure),
-                };
-                if self.shared.retrying(&error) {
-                    tracing::warn!(pipeline = %self.shared.name, "a dead letter is not confirmed, trying again: {error}");
-                }
-                self.pause(backoff.next(None)).await?;
+        let mut waiting = letters.iter();
+        let mut sent = FuturesUnordered::new();
+        loop {
+            while sent.len() < LETTERS_IN_FLIGHT
+                && let Some(letter) = waiting.next()
+            {
+                sent.push(self.send_dead_letter(queue, flush, letter));
+            }
+            match sent.next().await {
+                Some(confirmed) => confirmed?,
+                None => break,
             }
         }
+        drop(sent);
         for letter in letters {
             if let Some(tally) = flush.tally(letter.slot) {
                 tally.dead_lettered += 1;
             }
         }
         Ok(())
+    }
+
+    async fn send_dead_letter(
+        &self,
+        queue: &DeadLetterQueue,
+        flush: &Flush,
+        letter: &DeadLetter,
+    ) -> Result<(), Failure> {
+        let Some(view) = flush.record(letter.record) else {
+            return Err(Failure::fatal("the bytes of a dead letter are gone", None));
+        };
+        let letter = Letter { view, stage: letter.stage, why: &letter.why };
+        let mut backoff = Backoff::new();
+        loop {
+            match queue.deliver(&letter).await {
+                Ok(()) => return Ok(()),
+                Err(LetterError::Never(failure)) => return Err(failure),
+                Err(LetterError::Again(cause)) => {
+                    if self.shared.retrying(&cause) {
+                        tracing::warn!(pipeline = %self.shared.name, "a dead letter is not confirmed, trying again: {cause}");
+                    }
+                    self.pause(backoff.next(None)).await?;
+                }
+            }
+        }
     }
 
     /// Waits, but not longer than the pipeline lives.
