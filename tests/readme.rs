@@ -1,11 +1,12 @@
 //! The README, lived through in a folder of its own: its files are written, its commands are run, and what it
-//! says they print is compared with what they print.
+//! says they print is compared with what they print. The commands in docs/ as well, where there are any.
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, reason = "clippy.toml allows it in tests, but not in what they call")]
 
 mod markdown;
 
 use std::fs;
+use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Command, Output};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -140,6 +141,33 @@ fn everything_happens_as_the_readme_says() {
         "\nlibrdkafka ",
     ] {
         assert!(said.contains(part), "{part:?} is missing in\n{said}");
+    }
+}
+
+/// The port that the document writes is replaced by a free one.
+#[test]
+fn the_faults_of_the_document_do_what_it_says() {
+    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
+    let workplace = Workplace::new();
+    let mut said = String::new();
+    for block in blocks("docs/bigquery.md") {
+        match comment(&block) {
+            "run" => said = workplace.said(&block.place, &block.text.replace("9051", &free), None),
+            "file: faults.json" => workplace.write("faults.json", &block.text),
+            other => assert!(block.language != "sh" || other.starts_with("not run: "), "{}", block.place),
+        }
+    }
+    let said = lasting(&said);
+    for line in [
+        "cash_ins 100 100 0 0 3",
+        "cash_outs_created 2,400 2,400 0 0 6",
+        "cash_outs_refunded 230 229 1 0 2",
+        "transactions.cash_ins 100",
+        "transactions.cash_outs_created 2,400",
+        "transactions.cash_outs_processed 2,390",
+        "transactions.cash_outs_refunded 229",
+    ] {
+        assert!(said.iter().any(|said| said == line), "{line:?} is missing in {said:#?}");
     }
 }
 
