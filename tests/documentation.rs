@@ -104,10 +104,11 @@ fn defaults_and_words_are_those_of_the_types() {
 }
 
 fn documents() -> Vec<String> {
-    let folder = fs::read_dir(in_repository("docs")).unwrap();
-    let names = folder.map(|entry| entry.unwrap().file_name().into_string().unwrap());
-    let mut documents: Vec<String> =
-        names.filter(|name| name.ends_with(".md")).map(|name| format!("docs/{name}")).collect();
+    let paths = fs::read_dir(in_repository("docs")).unwrap().map(|entry| entry.unwrap().path());
+    let mut documents: Vec<String> = paths
+        .filter(|path| path.extension().is_some_and(|extension| extension == "md"))
+        .map(|path| format!("docs/{}", path.file_name().unwrap().to_str().unwrap()))
+        .collect();
     documents.push("README.md".to_owned());
     documents
 }

@@ -13,24 +13,24 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// One block.
-pub struct Block {
+pub(crate) struct Block {
     /// Where it starts, as `file:line`.
-    pub place: String,
+    pub(crate) place: String,
     /// The comment before it.
-    pub comment: Option<String>,
+    pub(crate) comment: Option<String>,
     /// What it is written in.
-    pub language: String,
+    pub(crate) language: String,
     /// What stands between the fences.
-    pub text: String,
+    pub(crate) text: String,
 }
 
 /// A path of the repository.
-pub fn in_repository(path: impl AsRef<Path>) -> PathBuf {
+pub(crate) fn in_repository(path: impl AsRef<Path>) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
 }
 
 /// The blocks of a file of the repository, in order.
-pub fn blocks(file: &str) -> Vec<Block> {
+pub(crate) fn blocks(file: &str) -> Vec<Block> {
     let text = fs::read_to_string(in_repository(file)).unwrap();
     let mut lines = text.lines().enumerate();
     let mut comment = None;
@@ -54,7 +54,7 @@ pub fn blocks(file: &str) -> Vec<Block> {
 }
 
 /// Copies the files of a folder of the repository into `to`, where a folder of the same name is made.
-pub fn copy_folder(folder: &str, to: &Path) {
+pub(crate) fn copy_folder(folder: &str, to: &Path) {
     fs::create_dir_all(to.join(folder)).unwrap();
     for entry in fs::read_dir(in_repository(folder)).unwrap() {
         let path = entry.unwrap().path();
