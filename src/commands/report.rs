@@ -69,6 +69,7 @@ fn topic_rows(books: &BooksSnapshot, elapsed: std::time::Duration) -> Vec<TopicR
             skipped: tally.skipped,
             given_back: tally.given_back,
             requests,
+            ignored_fields: books.ignored_fields.get(topic).copied().unwrap_or(0),
             rows_per_second: per_second(tally.rows, elapsed),
         })
         .collect()
@@ -98,6 +99,7 @@ mod tests {
                 partition("a", 1, tally(10, 6)),
             ],
             requests: [("a".to_owned(), 2), ("c".to_owned(), 1)].into(),
+            ignored_fields: [("b".to_owned(), 7)].into(),
         };
         let rows = topic_rows(&books, Duration::from_secs(2));
         let seen: Vec<_> = rows

@@ -85,6 +85,8 @@ pub struct BooksSnapshot {
     pub partitions: Vec<PartitionBooks>,
     /// Requests sent to the sink, per topic.
     pub requests: BTreeMap<String, u64>,
+    /// Fields of valid records that no column took, per topic.
+    pub ignored_fields: BTreeMap<String, u64>,
 }
 
 impl BooksSnapshot {
@@ -102,6 +104,9 @@ impl BooksSnapshot {
         }
         for (topic, requests) in &later.requests {
             *self.requests.entry(topic.clone()).or_default() += requests;
+        }
+        for (topic, fields) in &later.ignored_fields {
+            *self.ignored_fields.entry(topic.clone()).or_default() += fields;
         }
     }
 
@@ -139,6 +144,7 @@ pub(crate) struct Books {
 struct Inner {
     partitions: BTreeMap<Slot, PartitionBooks>,
     requests: BTreeMap<String, u64>,
+    ignored_fields: BTreeMap<String, u64>,
 }
 
 impl Books {
@@ -183,13 +189,11 @@ impl Books {
     }
 
     pub(crate) fn requests(&self, topic: &str, requests: u64) {
-        let mut inner = self.lock();
-        match inner.requests.get_mut(topic) {
-            Some(count) => *count += requests,
-            None => {
-                inner.requests.insert(topic.to_owned(), requests);
-            }
-        }
+        count(&mut self.lock().requests, topic, requests);
+    }
+
+    pub(crate) fn ignored_fields(&self, topic: &str, fields: u64) {
+        count(&mut self.lock().ignored_fields, topic, fields);
     }
 
     pub(crate) fn committed(&self, slot: Slot, position: i64) {
@@ -209,12 +213,23 @@ impl Books {
         BooksSnapshot {
             partitions: inner.partitions.values().cloned().collect(),
             requests: inner.requests.clone(),
+            ignored_fields: inner.ignored_fields.clone(),
         }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
         // Counters are changed one by one; a panic elsewhere leaves none half changed.
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn count(counts: &mut BTreeMap<String, u64>, topic: &str, more: u64) {
+    match counts.get_mut(topic) {
+        _ if more == 0 => {}
+        Some(count) => *count += more,
+        None => {
+            counts.insert(topic.to_owned(), more);
+        }
     }
 }
 

@@ -31,7 +31,7 @@ use crate::config::Reaction;
 use crate::delivery::{Assignment, Slot};
 use crate::stages::decode::decode;
 
-/// Messages taken from librdkafka at once. 200 to 500 are enough (measured: `docs/benchmarks.md`).
+/// Messages taken from librdkafka at once. 200 to 500 are enough: more makes no record cheaper.
 const TAKE: usize = 500;
 
 /// Insurance against a wake-up that never comes; none was ever missing in tests.
@@ -117,6 +117,8 @@ pub(super) struct Lane {
 struct LaneTopic {
     topic: Arc<Topic>,
     encoder: Box<dyn Encoder>,
+    /// Fields that no column took, as far as they are in the books.
+    ignored_fields: u64,
 }
 
 struct LanePartition {
@@ -236,7 +238,7 @@ impl Lane {
                     Some(index) => index,
                     None => match self.sink.encoder(&topic.name, topic.columns()) {
                         Ok(encoder) => {
-                            self.topics.push(LaneTopic { topic, encoder });
+                            self.topics.push(LaneTopic { topic, encoder, ignored_fields: 0 });
                             self.topics.len() - 1
                         }
                         Err(error) => return self.fail(sink_failure(&topic.name, &error)),
@@ -428,8 +430,13 @@ impl Lane {
             .into_iter()
             .filter(|(_, batch)| !batch.is_empty())
             .map(|(topic, mut batch)| {
-                self.topics[topic].encoder.seal(&mut batch);
-                (Arc::clone(&self.topics[topic].topic), batch)
+                let LaneTopic { topic, encoder, ignored_fields } = &mut self.topics[topic];
+                encoder.seal(&mut batch);
+                let ignored = encoder.ignored_fields();
+                self.shared
+                    .books
+                    .ignored_fields(&topic.name, ignored - std::mem::replace(ignored_fields, ignored));
+                (Arc::clone(topic), batch)
             })
             .collect();
         let flush = Flush::new(batches, spans, dead_letters, sources, &self.shared.memory);

@@ -25,6 +25,8 @@ pub struct TopicRow {
     pub given_back: u64,
     /// Requests sent to the sink, retries included.
     pub requests: u64,
+    /// Fields of written records that no column took.
+    pub ignored_fields: u64,
     /// Rows written each second.
     pub rows_per_second: u64,
 }
@@ -76,6 +78,7 @@ impl PipelineSummary {
             sum.skipped += row.skipped;
             sum.given_back += row.given_back;
             sum.requests += row.requests;
+            sum.ignored_fields += row.ignored_fields;
             // All topics share one clock: their rates add up.
             sum.rows_per_second += row.rows_per_second;
         }
@@ -96,7 +99,12 @@ impl PipelineSummary {
             text.push_str(&self.topic_table());
         }
         text.push('\n');
-        text.push_str(&books_line(&self.totals()));
+        let totals = self.totals();
+        text.push_str(&books_line(&totals));
+        if totals.ignored_fields > 0 {
+            let fields = counted(totals.ignored_fields, "field", "fields");
+            text = format!("{text}  left out: {fields} that no column takes (`unknown_fields: ignore`)\n");
+        }
         if !self.tables.is_empty() {
             text.push('\n');
             text.push_str(&table_of_tables(&self.tables));

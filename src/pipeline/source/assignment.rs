@@ -1,0 +1,303 @@
+//! Partitions that come and go.
+//!
+//! Coming: the group waits for an answer, so nothing is assigned at first; partitions are added once it is known where
+//! they start. Going: what is on its way is finished and committed before they are given back.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::sync::mpsc::{RecvTimeoutError, sync_channel};
+use std::time::{Duration, Instant};
+
+use txconnect_connector_api::TopicPartition;
+use txconnect_kafka::{Assignment as KafkaAssignment, KafkaError, OnLostOffsets, Start, StartAt};
+
+use super::{QUESTION, SlotState, Source, TURN};
+use crate::delivery::{Assignment, Event, Slot};
+use crate::pipeline::lane::{Command, LaneReport};
+use crate::pipeline::shared::Failure;
+use crate::pipeline::topic::Topic;
+
+/// How long the last commit of a drain is waited for.
+const LAST_COMMIT_DEADLINE: Duration = Duration::from_secs(5);
+
+impl Source {
+    /// Starts partitions that the group has given us: finds out where, and forwards them to their lanes.
+    pub(super) fn start_waiting(&mut self) -> Result<(), Failure> {
+        if self.waiting.is_empty() || Instant::now() < self.timers.retry_start {
+            return Ok(());
+        }
+        let partitions = std::mem::take(&mut self.waiting);
+        match self.starts_of(&partitions) {
+            Ok(starts) => self.start(starts),
+            Err(StartError::Later(error)) => {
+                self.waiting = partitions;
+                self.timers.retry_start = Instant::now() + Duration::from_secs(1);
+                self.ask_again_later(&error)
+            }
+            Err(StartError::Never(failure)) => Err(failure),
+        }
+    }
+
+    /// Where each partition starts: at the group's position, else where `start` says.
+    fn starts_of(&self, partitions: &[TopicPartition]) -> Result<Vec<Starting>, StartError> {
+        let committed = self.consumer.committed(partitions, QUESTION)?;
+        let beginnings: HashMap<_, _> =
+            self.consumer.beginning_offsets(partitions, QUESTION)?.into_iter().collect();
+        let ends: HashMap<_, _> = self.consumer.end_offsets(partitions, QUESTION)?.into_iter().collect();
+        let fresh: Vec<TopicPartition> = committed
+            .iter()
+            .filter(|committed| committed.offset.is_none())
+            .map(|committed| committed.partition.clone())
+            .collect();
+        let by_time: HashMap<_, _> = match self.pipeline.source.start {
+            Start::Timestamp(millis) if !fresh.is_empty() => {
+                self.consumer.offsets_for_time(&fresh, millis, QUESTION)?.into_iter().collect()
+            }
+            _ => HashMap::new(),
+        };
+        let mut starts = Vec::with_capacity(committed.len());
+        for known in committed {
+            let partition = known.partition;
+            let beginning = beginnings.get(&partition).copied().unwrap_or(0);
+            let end = ends.get(&partition).copied().unwrap_or(beginning);
+            let position = match known.offset {
+                Some(offset) if offset >= beginning && offset <= end => offset,
+                Some(offset) => self.lost_position(&partition, offset, beginning, end)?,
+                None => match self.pipeline.source.start {
+                    Start::Earliest => beginning,
+                    Start::Latest => end,
+                    Start::Timestamp(_) => by_time.get(&partition).copied().flatten().unwrap_or(end),
+                },
+            };
+            starts.push(Starting { partition, position, committed: known.offset, end });
+        }
+        Ok(starts)
+    }
+
+    /// The position lies outside the log: records were deleted before they were read, or the topic was made anew.
+    fn lost_position(
+        &self,
+        partition: &TopicPartition,
+        offset: i64,
+        beginning: i64,
+        end: i64,
+    ) -> Result<i64, StartError> {
+        let place = format!(
+            "{partition}: the position {offset} is outside the log, which holds {beginning} to {end}"
+        );
+        let position = match self.pipeline.source.on_lost_offsets {
+            OnLostOffsets::Stop => return Err(StartError::Never(lost_offsets(&place))),
+            OnLostOffsets::Earliest => beginning,
+            OnLostOffsets::Latest => end,
+        };
+        tracing::warn!(pipeline = %self.shared.name, "{place}; going on at {position} as `on_lost_offsets` says");
+        Ok(position)
+    }
+
+    fn start(&mut self, starts: Vec<Starting>) -> Result<(), Failure> {
+        let mut starting = Vec::with_capacity(starts.len());
+        for Starting { partition, position, committed, end } in starts {
+            let Some(topic) = self.topics.get(&*partition.topic).cloned() else {
+                // The group was faster than we: a topic that has just appeared.
+                let topic = Topic::of(&self.pipeline, &partition.topic)
+                    .map_err(|error| Failure::fatal(format!("{}: {error}", partition.topic), None))?;
+                self.topics.insert(partition.topic.to_string(), Arc::new(topic));
+                self.waiting.push(partition);
+                continue;
+            };
+            let slot = self.slot_of(&partition)?;
+            self.assignments += 1;
+            let assignment = Assignment(self.assignments);
+            let state = &mut self.slots[slot.0 as usize];
+            state.assignment = assignment;
+            state.held = true;
+            let lane = state.lane;
+            self.shared.books.assigned(slot, &partition, committed, Some(end));
+            let stored = committed == Some(position);
+            self.shared.tell(Event::Assigned { slot, assignment, position, committed: stored });
+            self.lanes.send(
+                lane,
+                Command::Assign { slot, assignment, position, partition: partition.clone(), topic },
+            );
+            if let Some(ends) = &mut self.ends {
+                ends.started(&partition, position);
+            }
+            starting.push((partition, position, lane));
+        }
+        let assignments: Vec<KafkaAssignment<'_>> = starting
+            .iter()
+            .map(|(partition, position, lane)| KafkaAssignment {
+                partition,
+                start: StartAt::Offset(*position),
+                queue: self.lanes.queue(*lane),
+            })
+            .collect();
+        if !assignments.is_empty() {
+            self.consumer.assign(&assignments).map_err(|error| Self::failed(&error))?;
+            self.shared.assigned();
+        }
+        Ok(())
+    }
+
+    fn slot_of(&mut self, partition: &TopicPartition) -> Result<Slot, Failure> {
+        if let Some(slot) = self.by_partition.get(partition) {
+            return Ok(*slot);
+        }
+        let held: Vec<usize> = self.slots.iter().filter(|state| state.held).map(|state| state.lane).collect();
+        let lane = self.lanes.least_loaded(&held, &self.consumer)?;
+        let slot = Slot(u32::try_from(self.slots.len()).unwrap_or(u32::MAX));
+        self.slots.push(SlotState {
+            partition: partition.clone(),
+            lane,
+            assignment: Assignment(0),
+            held: false,
+        });
+        self.by_partition.insert(partition.clone(), slot);
+        Ok(slot)
+    }
+
+    /// Drains, commits and gives partitions back; or drops them where they are lost.
+    pub(super) fn give_back(&mut self, partitions: &[TopicPartition], lost: bool) {
+        let slots: Vec<Slot> = partitions
+            .iter()
+            .filter_map(|partition| self.by_partition.get(partition).copied())
+            .filter(|slot| self.slots[slot.0 as usize].held)
+            .collect();
+        if lost {
+            self.shared.tell(Event::Lost { slots: slots.clone() });
+            self.lanes.drop_partitions(&self.lanes_of(&slots));
+        } else {
+            self.drain(&slots);
+        }
+        for slot in &slots {
+            self.slots[slot.0 as usize].held = false;
+            self.shared.books.released(*slot);
+        }
+        if let Some(ends) = &mut self.ends {
+            ends.left(partitions);
+        }
+        if let Err(error) = self.consumer.unassign(partitions) {
+            tracing::warn!(pipeline = %self.shared.name, "giving partitions back: {error}");
+        }
+    }
+
+    /// Finishes what is on its way for these partitions, within `rebalance.drain_timeout`, and commits it.
+    fn drain(&mut self, slots: &[Slot]) {
+        if slots.is_empty() {
+            return;
+        }
+        let by_lane = self.lanes_of(slots);
+        let deadline = Instant::now() + self.pipeline.source.rebalance.drain_timeout.0;
+        let (done, answers) = sync_channel(by_lane.len());
+        for (lane, slots) in &by_lane {
+            self.lanes.send(*lane, Command::Release { slots: slots.clone(), done: done.clone() });
+        }
+        drop(done);
+        let mut answered = 0;
+        while answered < by_lane.len() {
+            self.shared.beat();
+            match answers.recv_timeout(deadline.saturating_duration_since(Instant::now()).min(TURN)) {
+                Ok(()) => answered += 1,
+                Err(RecvTimeoutError::Disconnected) => break,
+                Err(RecvTimeoutError::Timeout) if Instant::now() >= deadline => break,
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+        }
+        self.shared.tell(Event::Revoked { slots: slots.to_vec() });
+        let mut gave_up = false;
+        let last = deadline + LAST_COMMIT_DEADLINE;
+        loop {
+            self.shared.beat();
+            if let Err(failure) = self.perform_actions() {
+                self.shared.fail(failure);
+            }
+            let held = self.shared.held();
+            if slots.iter().all(|slot| !held.contains(slot)) {
+                break;
+            }
+            let now = Instant::now();
+            // After a failure nothing more will finish once the writers hold nothing: lanes that have answered have
+            // nothing left to hand over either.
+            let failed = self.shared.has_failed() && answered == by_lane.len() && !self.lanes.any_in_flight();
+            if !gave_up && (now >= deadline || failed) {
+                gave_up = true;
+                if !failed {
+                    tracing::warn!(
+                        pipeline = %self.shared.name,
+                        "giving up what is on its way; whoever reads the partitions next repeats it"
+                    );
+                }
+                self.lanes.drop_partitions(&by_lane);
+                self.shared.tell(Event::DrainDeadline);
+            }
+            if now >= last {
+                tracing::warn!(pipeline = %self.shared.name, "the last commit was not confirmed in time");
+                self.shared.tell(Event::Lost { slots: slots.to_vec() });
+                break;
+            }
+            self.commit_answers(Duration::from_millis(5));
+            self.shared.wait_for_move(Duration::from_millis(5));
+        }
+    }
+
+    fn lanes_of(&self, slots: &[Slot]) -> Vec<(usize, Vec<Slot>)> {
+        let mut by_lane: BTreeMap<usize, Vec<Slot>> = BTreeMap::new();
+        for slot in slots {
+            by_lane.entry(self.slots[slot.0 as usize].lane).or_default().push(*slot);
+        }
+        by_lane.into_iter().collect()
+    }
+
+    pub(super) fn lane_reports(&mut self) -> Result<(), Failure> {
+        while let Ok(report) = self.reports.try_recv() {
+            match report {
+                LaneReport::PositionLost { slot } => self.position_lost(slot)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Retention has overtaken a partition while it was read.
+    fn position_lost(&mut self, slot: Slot) -> Result<(), Failure> {
+        let state = &self.slots[slot.0 as usize];
+        if !state.held {
+            return Ok(());
+        }
+        let partition = state.partition.clone();
+        if self.pipeline.source.on_lost_offsets == OnLostOffsets::Stop {
+            let place =
+                format!("{partition}: the position is outside the log, which has lost records not read yet");
+            return Err(lost_offsets(&place));
+        }
+        // What is on its way is committed; then the partition starts anew, and the start looks at the log.
+        self.give_back(std::slice::from_ref(&partition), false);
+        self.waiting.push(partition);
+        Ok(())
+    }
+}
+
+/// A partition about to be read.
+struct Starting {
+    partition: TopicPartition,
+    position: i64,
+    committed: Option<i64>,
+    end: i64,
+}
+
+enum StartError {
+    Later(KafkaError),
+    Never(Failure),
+}
+
+impl From<KafkaError> for StartError {
+    fn from(error: KafkaError) -> Self {
+        Self::Later(error)
+    }
+}
+
+fn lost_offsets(place: &str) -> Failure {
+    Failure::stopped(
+        place,
+        "records are lost or the topic was made anew: set `on_lost_offsets: earliest` or `latest` to go on",
+    )
+}
