@@ -34,7 +34,7 @@ pub struct ProducerSettings {
     pub delivery_timeout: Duration,
     /// How batches are compressed.
     pub compression: Compression,
-    /// How many bytes of records may wait to be confirmed.
+    /// How many bytes of records may wait to be confirmed; at least one record of the largest size may.
     pub queue_bytes: u64,
     /// How long a record waits for others to go with it.
     pub linger: Duration,
@@ -413,7 +413,9 @@ fn client_settings(connection: &Connection, settings: ProducerSettings, role: &s
         Compression::Lz4 => "lz4",
         Compression::Zstd => "zstd",
     };
-    let kilobytes = (settings.queue_bytes / 1024).clamp(1, 2_147_483_647);
+    // A record larger than the queue would find it full for ever.
+    let queue_bytes = settings.queue_bytes.max(settings.message_max_bytes.into());
+    let kilobytes = queue_bytes.div_ceil(1024).clamp(1, 2_147_483_647);
     let timeout = settings.delivery_timeout.as_millis().clamp(1, 2_147_483_647);
     config
         .set("enable.idempotence", "true")
