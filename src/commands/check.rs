@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{CommandError, print_result};
+use super::{CommandError, print_result, say};
 use crate::config;
 use crate::terminal::numbers::counted;
 
@@ -31,11 +31,16 @@ pub struct CheckArguments {
 pub fn check(arguments: &CheckArguments) -> Result<(), CommandError> {
     let environment = |name: &str| std::env::var(name).ok();
     match config::load(&arguments.paths, &arguments.overrides, &environment) {
-        Ok(pipelines) => print_result(&format!(
-            "{} without a mistake: {}\n",
-            counted(pipelines.len() as u64, "pipeline", "pipelines"),
-            pipelines.iter().map(|pipeline| pipeline.name.as_str()).collect::<Vec<_>>().join(", ")
-        )),
+        Ok(pipelines) => {
+            for warning in pipelines.iter().flat_map(|pipeline| &pipeline.warnings) {
+                say(&warning.to_string());
+            }
+            print_result(&format!(
+                "{} without a mistake: {}\n",
+                counted(pipelines.len() as u64, "pipeline", "pipelines"),
+                pipelines.iter().map(|pipeline| pipeline.name.as_str()).collect::<Vec<_>>().join(", ")
+            ))
+        }
         Err(mistakes) => Err(CommandError::Mistakes(mistakes)),
     }
 }

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::Args;
-use txconnect_local_bigquery::{LocalBigQuery, Options};
+use txconnect_local_bigquery::{Fault, LocalBigQuery, Options};
 
 use super::signals::EndSignals;
 use super::{CommandError, print_result, runtime};
@@ -38,8 +38,8 @@ pub fn serve(arguments: &LocalBigQueryArguments) -> Result<(), CommandError> {
         Some(path) => {
             let wrong =
                 |error: &dyn std::fmt::Display| CommandError::Usage(format!("{}: {error}", path.display()));
-            let text = std::fs::read_to_string(path).map_err(|error| wrong(&error))?;
-            serde_json::from_str(&text).map_err(|error| wrong(&error))?
+            let script = std::fs::read(path).map_err(|error| wrong(&error))?;
+            Fault::parse_script(&script).map_err(|error| wrong(&error))?
         }
     };
     runtime()?.block_on(async {

@@ -36,7 +36,9 @@ fn start_from(format: LogFormat, screen: &Screen, default: &str) -> Result<(), C
     let filter = filter(&|name| std::env::var(name).ok(), default)?;
     let screen = screen.clone();
     let writer = move || screen.log_writer();
-    let lines = fmt().with_env_filter(filter).with_writer(writer);
+    // A standard error output that cannot be written to is no reason to end: without this setting the library
+    // reports it there, and panics.
+    let lines = fmt().with_env_filter(filter).with_writer(writer).log_internal_errors(false);
     let started = match format {
         LogFormat::Text => {
             lines.with_ansi(io::stderr().is_terminal() && Colours::for_stderr() == Colours::On).try_init()

@@ -169,6 +169,7 @@ fn mistakes_of_the_text_itself_are_told_with_their_place() {
         ("a:\n\tb: 1\n", "p.yaml:2:1: error: this is not YAML"),
         ("é: 1\nx: é\u{7}\n", "p.yaml:2:5: error: this control character has no place"),
         ("a: 1\0b: 2", "p.yaml:1:5: error: this control character has no place"),
+        ("a: 1\rb: 2\r\nc: \0", "p.yaml:3:4: error: this control character has no place"),
         ("a: {b: 1\n", "error: this is not YAML"),
         ("a: b: c\n", "p.yaml:1:5: error: this is not YAML"),
         ("a: *x\n", "p.yaml:1:4: error: this is not YAML"),

@@ -10,6 +10,7 @@ use saphyr_parser::{Event, Parser, ScalarStyle, Span};
 use serde_json::{Map, Value};
 
 use super::core_schema::typed;
+use super::located::line_and_column;
 
 /// The largest text that is read.
 pub(super) const MAX_BYTES: u64 = 1 << 20;
@@ -199,11 +200,10 @@ fn pointing_at_the_tab(mistake: TextMistake, text: &str) -> TextMistake {
 fn forbidden_character(text: &str) -> Option<TextMistake> {
     let forbidden = |c: char| c.is_control() && !matches!(c, '\t' | '\n' | '\r' | '\u{85}');
     let index = text.find(forbidden)?;
-    let before = &text[..index];
-    let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
+    let (line, column) = line_and_column(text, index);
     Some(TextMistake {
-        line: before.matches('\n').count() + 1,
-        column: before[line_start..].chars().count() + 1,
+        line,
+        column,
         message: "this control character has no place in a YAML file".into(),
         help: Some("remove it, or write it as an escape such as \"\\0\" in double quotes"),
     })

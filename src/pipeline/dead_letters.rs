@@ -5,7 +5,7 @@
 //! no name for is under `txconnect.error.…`. Delivery is at-least-once; topic, partition and offset identify a
 //! letter.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -40,6 +40,8 @@ pub(super) struct DeadLetterQueue {
     admin: OnceCell<Admin>,
     /// Partitions of the dead letter topics that are known to be there.
     topics: Mutex<HashMap<String, usize>>,
+    /// Kinds of mistakes that were told, by topic.
+    told: Mutex<HashSet<(Arc<str>, String)>>,
 }
 
 /// Why a letter is not stored.
@@ -66,6 +68,7 @@ impl DeadLetterQueue {
             producer: OnceCell::new(),
             admin: OnceCell::new(),
             topics: Mutex::default(),
+            told: Mutex::default(),
         }))
     }
 
@@ -111,7 +114,15 @@ impl DeadLetterQueue {
             Ok(_) => {
                 let place =
                     Shared::place(letter.stage, &partition.topic, partition.partition, letter.view.offset());
-                tracing::debug!(pipeline = %self.shared.name, "{place}: dead letter: {}", letter.why);
+                let kind = (Arc::clone(&partition.topic), letter.why.class.to_string());
+                if self.told.lock().await.insert(kind) {
+                    tracing::warn!(
+                        pipeline = %self.shared.name,
+                        "{place}: dead letter: {}; further ones of this kind are told at the level debug", letter.why
+                    );
+                } else {
+                    tracing::debug!(pipeline = %self.shared.name, "{place}: dead letter: {}", letter.why);
+                }
                 Ok(())
             }
             Err(error @ DeliveryError::Unconfirmed { .. }) => Err(LetterError::Again(error.to_string())),

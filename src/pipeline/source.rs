@@ -36,8 +36,8 @@ use crate::delivery::{Assignment, CommitToken, Slot};
 
 /// How long one turn waits for events: also how late a commit answer or the end is noticed.
 const TURN: Duration = Duration::from_millis(50);
-/// How long the group may take to answer a question.
-const QUESTION: Duration = Duration::from_secs(10);
+/// How long the cluster may take to answer a question, at most.
+const QUESTION: Duration = Duration::from_secs(5);
 /// How long leaving the group may take.
 const CLOSE_DEADLINE: Duration = Duration::from_secs(10);
 
@@ -153,6 +153,11 @@ impl Source {
             self.check_progress()?;
         }
         Ok(())
+    }
+
+    /// How long an answer of the cluster is waited for: not longer than the user has patience.
+    fn question(&self) -> Duration {
+        self.options.timeout.map_or(QUESTION, |patience| patience.min(QUESTION))
     }
 
     fn event(&mut self, event: ConsumerEvent) -> Result<(), Failure> {

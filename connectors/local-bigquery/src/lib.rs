@@ -123,13 +123,7 @@ impl LocalBigQuery {
         let refused = |cause| StartError::Listen { address: options.listen, cause };
         let listener = TcpListener::bind(options.listen).await.map_err(refused)?;
         let address = listener.local_addr().map_err(refused)?;
-        let state = Arc::new(rest::State::new(
-            Store::new(options.auto_create_datasets),
-            Script::new(options.faults),
-            options.clock,
-            options.required_token,
-            options.foreign_emulator,
-        ));
+        let state = state(options);
         let stop = CancellationToken::new();
         let server = tokio::spawn(server::run(listener, rest::router(Arc::clone(&state)), stop.clone()));
         Ok(LocalBigQuery { address, state, stop: stop.drop_guard(), server })
@@ -183,6 +177,24 @@ impl LocalBigQuery {
     }
 }
 
+/// Every route of an empty server as a service, for callers that have requests and no connection.
+///
+/// [`Options::listen`] is not looked at. A fault that cuts the connection gives an empty answer here, because there is
+/// no connection to cut.
+pub fn router(options: Options) -> axum::Router {
+    rest::router(state(options))
+}
+
+fn state(options: Options) -> Arc<rest::State> {
+    Arc::new(rest::State::new(
+        Store::new(options.auto_create_datasets),
+        Script::new(options.faults),
+        options.clock,
+        options.required_token,
+        options.foreign_emulator,
+    ))
+}
+
 fn summaries(store: &Store) -> Vec<TableSummary> {
     store
         .all_tables()
@@ -193,4 +205,28 @@ fn summaries(store: &Store) -> Vec<TableSummary> {
             rows: u64::try_from(table.rows().len()).unwrap_or(u64::MAX),
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::body::Body;
+    use axum::http::Request;
+    use hyper::service::Service;
+    use hyper_util::service::TowerToHyperService;
+
+    #[tokio::test]
+    async fn a_router_answers_without_a_connection_and_shares_nothing_with_another() {
+        let call = async |router: axum::Router, what: Request<Body>| {
+            let answer = TowerToHyperService::new(router).call(what).await.unwrap();
+            answer.status().as_u16()
+        };
+        let first = router(Options::default());
+        let dataset = r#"{"datasetReference": {"projectId": "p", "datasetId": "d"}}"#;
+        let create = Request::post("/projects/p/datasets").body(Body::from(dataset)).unwrap();
+        assert_eq!(call(first.clone(), create).await, 200);
+        let look = || Request::get("/projects/p/datasets/d/tables").body(Body::empty()).unwrap();
+        assert_eq!(call(first, look()).await, 200);
+        assert_eq!(call(router(Options::default()), look()).await, 404);
+    }
 }

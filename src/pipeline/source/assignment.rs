@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use txconnect_connector_api::TopicPartition;
 use txconnect_kafka::{Assignment as KafkaAssignment, KafkaError, OnLostOffsets, Start, StartAt};
 
-use super::{QUESTION, SlotState, Source, TURN};
+use super::{SlotState, Source, TURN};
 use crate::delivery::{Assignment, Event, Slot};
 use crate::pipeline::lane::{Command, LaneReport};
 use crate::pipeline::shared::Failure;
@@ -40,10 +40,11 @@ impl Source {
 
     /// Where each partition starts: at the group's position, else where `start` says.
     fn starts_of(&self, partitions: &[TopicPartition]) -> Result<Vec<Starting>, StartError> {
-        let committed = self.consumer.committed(partitions, QUESTION)?;
+        let committed = self.consumer.committed(partitions, self.question())?;
         let beginnings: HashMap<_, _> =
-            self.consumer.beginning_offsets(partitions, QUESTION)?.into_iter().collect();
-        let ends: HashMap<_, _> = self.consumer.end_offsets(partitions, QUESTION)?.into_iter().collect();
+            self.consumer.beginning_offsets(partitions, self.question())?.into_iter().collect();
+        let ends: HashMap<_, _> =
+            self.consumer.end_offsets(partitions, self.question())?.into_iter().collect();
         let fresh: Vec<TopicPartition> = committed
             .iter()
             .filter(|committed| committed.offset.is_none())
@@ -51,7 +52,7 @@ impl Source {
             .collect();
         let by_time: HashMap<_, _> = match self.pipeline.source.start {
             Start::Timestamp(millis) if !fresh.is_empty() => {
-                self.consumer.offsets_for_time(&fresh, millis, QUESTION)?.into_iter().collect()
+                self.consumer.offsets_for_time(&fresh, millis, self.question())?.into_iter().collect()
             }
             _ => HashMap::new(),
         };

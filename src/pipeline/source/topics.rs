@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use txconnect_connector_api::TopicPartition;
 
-use super::{QUESTION, Source};
+use super::Source;
 use crate::pipeline::ends::Ends;
 use crate::pipeline::shared::Failure;
 use crate::pipeline::topic::Topic;
@@ -23,7 +23,7 @@ impl Source {
             return Ok(());
         }
         self.timers.topics = now + LOOK_FOR_TOPICS;
-        let found = match self.consumer.topics(QUESTION) {
+        let found = match self.consumer.topics(self.question()) {
             Ok(found) => found,
             Err(error) => return self.ask_again_later(&error),
         };
@@ -101,7 +101,7 @@ impl Source {
                 numbers.iter().map(move |number| TopicPartition::new(Arc::clone(&topic), *number))
             })
             .collect();
-        match self.consumer.end_offsets(&partitions, QUESTION) {
+        match self.consumer.end_offsets(&partitions, self.question()) {
             Ok(ends) => {
                 self.ends = Some(Ends::new(ends));
                 Ok(())

@@ -1,0 +1,90 @@
+//! A local BigQuery that is called without a connection, one call at a time.
+
+use axum::body::{Body, to_bytes};
+use axum::http::Request;
+use axum::{Router, http};
+use serde_json::{Value, json};
+use tokio::runtime::Runtime;
+use tower_service::Service;
+use txconnect_local_bigquery::{Options, router};
+
+/// Where every table of a target lives.
+pub const DATASET: &str = "/projects/p/datasets/d";
+
+/// No answer of a target is near this size.
+const MAX_ANSWER_BYTES: usize = 64 << 20;
+
+/// An empty server with the dataset `d` of the project `p`.
+pub struct Server {
+    runtime: Runtime,
+    router: Router,
+}
+
+impl Default for Server {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Server {
+    /// Starts a server whose waits pass at once.
+    #[must_use]
+    pub fn new() -> Self {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .start_paused(true)
+            .build()
+            .expect("a runtime without sockets needs nothing from the system");
+        let mut server = Self { runtime, router: router(Options::default()) };
+        server.forget();
+        server
+    }
+
+    /// Drops every table, row and fault.
+    pub fn forget(&mut self) {
+        self.router = router(Options::default());
+        let dataset = json!({ "datasetReference": { "projectId": "p", "datasetId": "d" } });
+        let (status, answer) = self.post("/projects/p/datasets", &dataset.to_string().into_bytes());
+        assert_eq!(status, 200, "{answer}");
+    }
+
+    /// Sends a request; answers the status and the body.
+    pub fn call(&mut self, request: Request<Body>) -> (u16, Vec<u8>) {
+        let Self { runtime, router } = self;
+        runtime.block_on(async {
+            let Ok(answer) = Service::<Request<Body>>::call(router, request).await;
+            let status = answer.status().as_u16();
+            let body = to_bytes(answer.into_body(), MAX_ANSWER_BYTES).await.expect("the answer is whole");
+            (status, body.to_vec())
+        })
+    }
+
+    /// Posts a body; answers the status and the document.
+    pub fn post(&mut self, path: &str, body: &[u8]) -> (u16, Value) {
+        let request = Request::post(path).body(Body::from(body.to_vec())).expect("the path is a URI");
+        let (status, answer) = self.call(request);
+        (status, serde_json::from_slice(&answer).unwrap_or(Value::Null))
+    }
+
+    /// Reads a document; answers the status and the document.
+    pub fn get(&mut self, path: &str) -> (u16, Value) {
+        let request = Request::get(path).body(Body::empty()).expect("the path is a URI");
+        let (status, answer) = self.call(request);
+        (status, serde_json::from_slice(&answer).unwrap_or(Value::Null))
+    }
+
+    /// Creates the table `name` of the dataset.
+    pub fn create_table(&mut self, name: &str, fields: &Value) -> (u16, Value) {
+        let table = json!({
+            "tableReference": { "projectId": "p", "datasetId": "d", "tableId": name },
+            "schema": { "fields": fields },
+        });
+        self.post(&format!("{DATASET}/tables"), table.to_string().as_bytes())
+    }
+}
+
+/// Whether bytes taken from an input can stand in a request line.
+#[must_use]
+pub fn as_uri(bytes: &[u8]) -> Option<http::Uri> {
+    http::Uri::try_from(bytes).ok().filter(|uri| uri.path().starts_with('/'))
+}

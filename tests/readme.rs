@@ -1,0 +1,220 @@
+//! The README, lived through in a folder of its own: its files are written, its commands are run, and what it
+//! says they print is compared with what they print. The commands in docs/ as well, where there are any.
+#![forbid(unsafe_code)]
+#![allow(clippy::unwrap_used, reason = "clippy.toml allows it in tests, but not in what they call")]
+
+mod markdown;
+
+use std::fs;
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::{Command, Output};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use markdown::{Block, blocks, copy_folder, in_repository};
+use tempfile::TempDir;
+
+const DEMO: &str = "run pipelines/transactions.yaml --embedded --until-end";
+
+/// What a reader of the README has in front of them, without the sources.
+struct Workplace {
+    folder: TempDir,
+}
+
+impl Workplace {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        for part in ["pipelines", "schemas", "data"] {
+            copy_folder(part, folder.path());
+        }
+        Self { folder }
+    }
+
+    fn path(&self, path: &str) -> std::path::PathBuf {
+        self.folder.path().join(path)
+    }
+
+    fn write(&self, path: &str, text: &str) {
+        let path = self.path(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+
+    /// Runs commands as a shell does that gives up at the first one that fails. The built program is in the path.
+    fn run(&self, commands: &str, brokers: Option<&str>) -> Output {
+        let program = Path::new(env!("CARGO_BIN_EXE_txconnect"));
+        let mut path = program.parent().unwrap().as_os_str().to_owned();
+        path.push(":");
+        path.push(std::env::var_os("PATH").unwrap());
+        let mut shell = Command::new("timeout");
+        shell.args(["120", "bash", "-euo", "pipefail", "-c", commands]);
+        shell.current_dir(self.folder.path()).env("PATH", path).stdin(std::process::Stdio::null());
+        for variable in [
+            "KAFKA_BROKERS",
+            "GCP_PROJECT",
+            "BIGQUERY_DATASET",
+            "BIGQUERY_EMULATOR_HOST",
+            "TXCONNECT_LOG",
+            "RUST_LOG",
+        ] {
+            shell.env_remove(variable);
+        }
+        if let Some(brokers) = brokers {
+            shell.env("KAFKA_BROKERS", brokers);
+        }
+        shell.output().unwrap()
+    }
+
+    /// The same for commands that must succeed; answers what they print.
+    fn said(&self, place: &str, commands: &str, brokers: Option<&str>) -> String {
+        let output = self.run(commands, brokers);
+        let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
+        assert!(output.status.success(), "{place}: {}\n{stdout}\n{stderr}", output.status);
+        stdout
+    }
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+/// Lines without what differs from run to run: times, rates, and widths of columns.
+fn lasting(text: &str) -> Vec<String> {
+    let is_number = |word: &&str| word.chars().all(|c| c.is_ascii_digit() || c == ',');
+    text.lines()
+        .map(|line| line.split_once(" finished in ").map_or(line, |(before, _)| before))
+        .map(|line| line.split_whitespace().collect::<Vec<_>>())
+        .map(|words| match words.as_slice() {
+            [all @ .., _] if all.len() == 6 && all[1..].iter().all(is_number) => all.join(" "),
+            all => all.join(" "),
+        })
+        .filter(|line| line.chars().any(|c| c != '─'))
+        .collect()
+}
+
+fn comment(block: &Block) -> &str {
+    block.comment.as_deref().unwrap_or_default()
+}
+
+#[test]
+fn everything_happens_as_the_readme_says() {
+    let workplace = Workplace::new();
+    let mut said = String::new();
+    let (mut runs, mut outputs) = (0, 0);
+    for block in blocks("README.md") {
+        let place = &block.place;
+        match comment(&block) {
+            "run" => {
+                let now = workplace.said(place, &block.text, None);
+                said.push_str(&now);
+                runs += 1;
+            }
+            "output: demo" => {
+                let now = workplace.said(place, &format!("txconnect {DEMO}"), None);
+                assert_eq!(lasting(&now), lasting(&block.text), "{place}");
+                outputs += 1;
+            }
+            "output: the last command" => {
+                let (now, wanted) = (lasting(&said), lasting(&block.text));
+                assert!(now.ends_with(&wanted), "{place}: {now:#?}\ndoes not end with\n{wanted:#?}");
+                outputs += 1;
+            }
+            other => {
+                if let Some(path) = other.strip_prefix("file: ") {
+                    workplace.write(path, &block.text);
+                } else {
+                    assert!(
+                        block.language != "sh" || other == "run with kafka" || other.starts_with("not run: "),
+                        "{place}: commands that nobody runs, and nobody says why"
+                    );
+                }
+            }
+        }
+    }
+    assert_eq!((runs, outputs), (2, 2), "a block was not found");
+    let records = said.lines().filter(|line| line.starts_with("{\"transaction_id\":")).count();
+    assert_eq!(records, 3, "the lines of the stdout pipeline:\n{said}");
+    for part in [
+        "2 pipelines without a mistake: transactions-stdout, transactions\n",
+        "3 pipelines without a mistake: chargebacks, transactions-stdout, transactions\n",
+        concat!("txconnect ", env!("CARGO_PKG_VERSION"), "\n"),
+        "\nlibrdkafka ",
+    ] {
+        assert!(said.contains(part), "{part:?} is missing in\n{said}");
+    }
+}
+
+/// The port that the document writes is replaced by a free one.
+#[test]
+fn the_faults_of_the_document_do_what_it_says() {
+    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
+    let workplace = Workplace::new();
+    let mut said = String::new();
+    for block in blocks("docs/bigquery.md") {
+        match comment(&block) {
+            "run" => said = workplace.said(&block.place, &block.text.replace("9051", &free), None),
+            "file: faults.json" => workplace.write("faults.json", &block.text),
+            other => assert!(block.language != "sh" || other.starts_with("not run: "), "{}", block.place),
+        }
+    }
+    let said = lasting(&said);
+    for line in [
+        "cash_ins 100 100 0 0 3",
+        "cash_outs_created 2,400 2,400 0 0 6",
+        "cash_outs_refunded 230 229 1 0 2",
+        "transactions.cash_ins 100",
+        "transactions.cash_outs_created 2,400",
+        "transactions.cash_outs_processed 2,390",
+        "transactions.cash_outs_refunded 229",
+    ] {
+        assert!(said.iter().any(|said| said == line), "{line:?} is missing in {said:#?}");
+    }
+}
+
+#[test]
+fn the_demo_ends_with_the_command_that_the_readme_names() {
+    let dev = fs::read_to_string(in_repository("dev")).unwrap();
+    let readme = fs::read_to_string(in_repository("README.md")).unwrap();
+    assert!(dev.contains(DEMO) && readme.contains(&format!("`txconnect {DEMO}`")));
+}
+
+/// The topics of the sample data get names that no other test uses.
+#[test]
+fn the_commands_for_a_real_broker_move_every_record() {
+    let Some(brokers) = std::env::var("KAFKA_BROKERS").ok().filter(|brokers| !brokers.is_empty()) else {
+        eprintln!("skipped: KAFKA_BROKERS names no broker");
+        return;
+    };
+    let unique = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos();
+    let workplace = Workplace::new();
+    let file = "pipelines/transactions-stdout.yaml";
+    let mut pipeline = fs::read_to_string(workplace.path(file)).unwrap();
+    let mut expected = Vec::new();
+    for topic in ["cash_ins", "cash_outs_created", "cash_outs_processed", "cash_outs_refunded"] {
+        for folder in ["data", "schemas"] {
+            let from = workplace.path(&format!("{folder}/{topic}.json"));
+            fs::rename(&from, workplace.path(&format!("{folder}/{topic}-{unique}.json"))).unwrap();
+        }
+        pipeline = pipeline.replace(topic, &format!("{topic}-{unique}"));
+        let data = fs::read(in_repository(format!("data/{topic}.json"))).unwrap();
+        expected.extend(serde_json::from_slice::<Vec<serde_json::Value>>(&data).unwrap());
+    }
+    pipeline = pipeline.replace("name: transactions-stdout", &format!("name: readme-{unique}"));
+    workplace.write(file, &pipeline);
+
+    let blocks = blocks("README.md");
+    let commands = blocks.iter().find(|block| comment(block) == "run with kafka").unwrap();
+    let said = workplace.said(&commands.place, &commands.text, Some(&brokers));
+
+    let (records, talk): (Vec<&str>, Vec<&str>) = said.lines().partition(|line| line.starts_with('{'));
+    let mut moved: Vec<String> = records
+        .iter()
+        .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap().to_string())
+        .collect();
+    let mut expected: Vec<String> = expected.iter().map(ToString::to_string).collect();
+    moved.sort_unstable();
+    expected.sort_unstable();
+    assert_eq!(moved.len(), expected.len(), "{talk:#?}");
+    assert!(moved == expected, "other records came out than went in");
+    assert_eq!(talk.len(), 4, "one line for each file: {talk:#?}");
+}
