@@ -25,6 +25,7 @@ use std::time::{Duration, Instant};
 use txconnect_connector_api::TopicPartition;
 use txconnect_kafka::{Consumer, ConsumerEvent, KafkaError, Tuning};
 
+use self::topics::NextLook;
 use super::RunOptions;
 use super::ends::Ends;
 use super::lane::LaneReport;
@@ -59,6 +60,7 @@ pub(super) struct Source {
     waiting: Vec<TopicPartition>,
     assignments: u64,
     ends: Option<Ends>,
+    next_look: NextLook,
     timers: Timers,
     progress: Progress,
     troubled: Option<Instant>,
@@ -73,7 +75,6 @@ struct SlotState {
 
 struct Timers {
     commit: Instant,
-    topics: Instant,
     ends: Instant,
     retry_start: Instant,
     commit_sent: Option<(CommitToken, Instant)>,
@@ -120,7 +121,8 @@ impl Source {
             waiting: Vec::new(),
             assignments: 0,
             ends: None,
-            timers: Timers { commit: now, topics: now, ends: now, retry_start: now, commit_sent: None },
+            next_look: NextLook::at_once(),
+            timers: Timers { commit: now, ends: now, retry_start: now, commit_sent: None },
             progress: Progress { flushes: 0, since: now },
             troubled: None,
         })

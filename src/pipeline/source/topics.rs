@@ -12,21 +12,50 @@ use crate::pipeline::topic::Topic;
 
 /// How often the cluster is asked for topics that a pattern matches, and for listed topics that are missing.
 const LOOK_FOR_TOPICS: Duration = Duration::from_secs(5);
+/// How long the first look for topics may take; each one without an answer may take twice as long as the one before.
+const FIRST_LOOK: Duration = Duration::from_secs(1);
+/// How long any look may take: while no broker answers, a request to end waits for it.
+const LONGEST_LOOK: Duration = Duration::from_secs(4);
+/// How long after a look without an answer the next one follows.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+/// When the next look for topics is due, and how long it may take.
+pub(super) struct NextLook {
+    due: Instant,
+    deadline: Duration,
+}
+
+impl NextLook {
+    pub(super) fn at_once() -> Self {
+        Self { due: Instant::now(), deadline: FIRST_LOOK }
+    }
+
+    fn answered(&mut self) {
+        self.due = Instant::now() + LOOK_FOR_TOPICS;
+    }
+
+    fn unanswered(&mut self) {
+        self.due = Instant::now() + LOOK_AGAIN;
+        self.deadline = (self.deadline * 2).min(LONGEST_LOOK);
+    }
+}
 
 impl Source {
     /// Looks at the cluster's topics: at the start, for a pattern, and while a listed topic is missing.
     pub(super) fn look_for_topics(&mut self) -> Result<(), Failure> {
-        let now = Instant::now();
         let complete =
             self.pipeline.source.topics.as_ref().is_some_and(|topics| topics.len() == self.topics.len());
-        if complete || now < self.timers.topics {
+        if complete || Instant::now() < self.next_look.due {
             return Ok(());
         }
-        self.timers.topics = now + LOOK_FOR_TOPICS;
-        let found = match self.consumer.topics(self.question()) {
+        let found = match self.consumer.topics(self.next_look.deadline.min(self.question())) {
             Ok(found) => found,
-            Err(error) => return self.ask_again_later(&error),
+            Err(error) => {
+                self.next_look.unanswered();
+                return self.ask_again_later(&error);
+            }
         };
+        self.next_look.answered();
         let wanted: Vec<(String, Vec<i32>)> = found
             .into_iter()
             .filter(|(name, partitions)| !partitions.is_empty() && (self.wanted)(name))
