@@ -36,16 +36,31 @@ impl Server {
             .build()
             .expect("a runtime without sockets needs nothing from the system");
         let mut server = Self { runtime, router: router(Options::default()) };
-        server.forget();
+        server.create_dataset();
         server
     }
 
-    /// Drops every table, row and fault.
+    /// Drops every dataset with its tables and rows, and every fault.
     pub fn forget(&mut self) {
-        self.router = router(Options::default());
+        self.delete("/__faults");
+        let (_, listed) = self.get("/projects/p/datasets?maxResults=1000");
+        for dataset in listed["datasets"].as_array().into_iter().flatten() {
+            let id = dataset["datasetReference"]["datasetId"].as_str().unwrap_or_default();
+            self.delete(&format!("/projects/p/datasets/{id}?deleteContents=true"));
+        }
+        self.create_dataset();
+    }
+
+    fn create_dataset(&mut self) {
         let dataset = json!({ "datasetReference": { "projectId": "p", "datasetId": "d" } });
         let (status, answer) = self.post("/projects/p/datasets", &dataset.to_string().into_bytes());
         assert_eq!(status, 200, "{answer}");
+    }
+
+    fn delete(&mut self, path: &str) {
+        let request = Request::delete(path).body(Body::empty()).expect("the path is a URI");
+        let (status, _) = self.call(request);
+        assert_eq!(status, 204, "{path}");
     }
 
     /// Sends a request; answers the status and the body.
