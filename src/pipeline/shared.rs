@@ -1,6 +1,6 @@
 //! What the source thread, the lanes and the writers of one pipeline share.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -78,6 +78,17 @@ pub(crate) struct Shared {
     beats: AtomicU64,
     /// Grows with every flush that finishes.
     flushes: AtomicU64,
+    /// Flushes that had to wait and are not through.
+    waiting: AtomicUsize,
+}
+
+/// A flush that has to wait, counted until this is dropped.
+pub(crate) struct Waiting<'a>(&'a Shared);
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.waiting.fetch_sub(1, Ordering::AcqRel);
+    }
 }
 
 #[derive(Default)]
@@ -100,6 +111,7 @@ impl Shared {
             left: AtomicBool::new(false),
             beats: AtomicU64::new(0),
             flushes: AtomicU64::new(0),
+            waiting: AtomicUsize::new(0),
         })
     }
 
@@ -181,6 +193,17 @@ impl Shared {
 
     pub(crate) fn health(&self) -> Health {
         lock(&self.health).clone()
+    }
+
+    /// Counts a flush that has to wait for the sink or for the dead letter topic, until it is through or given up.
+    pub(crate) fn wait(&self) -> Waiting<'_> {
+        self.waiting.fetch_add(1, Ordering::AcqRel);
+        Waiting(self)
+    }
+
+    /// Whether any flush waits: then the success of another one does not end the outage.
+    pub(crate) fn is_waiting(&self) -> bool {
+        self.waiting.load(Ordering::Acquire) > 0
     }
 
     pub(crate) fn running(&self) {

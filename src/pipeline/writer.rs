@@ -132,6 +132,7 @@ impl WriterTask<'_> {
         let mut letters = std::mem::take(&mut flush.dead_letters);
         let mut backoff = Backoff::new();
         let mut reminded = Instant::now();
+        let mut waiting = None;
         for batch in &flush.batches {
             for row in &batch.rows {
                 if let Some((_, tally)) =
@@ -149,6 +150,7 @@ impl WriterTask<'_> {
             match self.writer.write(&mut flush.batches).await {
                 Ok(()) => break,
                 Err(SinkError::Transient { cause, retry_after }) => {
+                    waiting.get_or_insert_with(|| self.shared.wait());
                     if self.shared.retrying(&cause) || reminded.elapsed() >= REMIND {
                         reminded = Instant::now();
                         tracing::warn!(pipeline = %self.shared.name, "the sink is away, trying again: {cause}");
@@ -164,6 +166,7 @@ impl WriterTask<'_> {
             }
         }
         self.send_dead_letters(flush, letters).await?;
+        drop(waiting);
         self.recovered();
         Ok(())
     }
@@ -263,11 +266,13 @@ impl WriterTask<'_> {
         };
         let letter = Letter { view, stage: letter.stage, why: &letter.why };
         let mut backoff = Backoff::new();
+        let mut waiting = None;
         loop {
             match queue.deliver(&letter).await {
                 Ok(()) => return Ok(()),
                 Err(LetterError::Never(failure)) => return Err(failure),
                 Err(LetterError::Again(cause)) => {
+                    waiting.get_or_insert_with(|| self.shared.wait());
                     if self.shared.retrying(&cause) {
                         tracing::warn!(pipeline = %self.shared.name, "a dead letter is not confirmed, trying again: {cause}");
                     }
@@ -292,7 +297,11 @@ impl WriterTask<'_> {
         }
     }
 
+    /// A flush is through: the outage is over unless others still wait.
     fn recovered(&self) {
+        if self.shared.is_waiting() {
+            return;
+        }
         if let super::shared::Health::Retrying { since, .. } = self.shared.health() {
             let seconds = since.elapsed().as_secs();
             tracing::info!(pipeline = %self.shared.name, "the sink answers again after {seconds} s");

@@ -85,6 +85,21 @@ fn an_exhausted_quota_loses_nothing_even_where_it_outlasts_the_run() {
 }
 
 #[test]
+fn an_outage_is_over_only_when_no_batch_waits_any_more() {
+    let Some(kafka) = Kafka::of_the_tests() else { return };
+    let reason = QuotaReason::QuotaExceeded;
+    // One batch waits for minutes while all the others are written.
+    let bigquery = BigQuery::failing(vec![Fault::new(Method::InsertAll, What::Quota { reason }).times(1)]);
+    let topic = kafka.topic("one-waits", 1);
+    topic.send(&events(0..EVENTS, 1));
+    let pipeline = Pipeline::into_bigquery(&kafka, &bigquery, &[&topic]).batch("{ rows: 50, linger: 50ms }");
+    let ended = pipeline.start(&["--until-end", "--timeout", "2s"]).wait().failed().says("quotaExceeded");
+    assert!(!ended.stderr.contains("answers again"), "{}", ended.told());
+    let summary = ended.stdout.lines().next().unwrap_or_default();
+    assert!(summary.contains("quotaExceeded"), "the reason is forgotten: {summary}");
+}
+
+#[test]
 fn a_new_table_that_is_not_known_everywhere_yet_is_waited_for() {
     survives("new-table", vec![Fault::new(Method::InsertAll, What::NotFoundAfterCreate { ms: 1_500 })]);
 }
