@@ -160,6 +160,8 @@ pub(super) fn closest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a s
     let wanted = shape(word);
     candidates
         .into_iter()
+        // Two words of very different lengths are never close, and comparing a giant one would take for ever.
+        .filter(|candidate| word.len().abs_diff(candidate.len()) <= candidate.len())
         .map(|candidate| (strsim::damerau_levenshtein(&wanted, &shape(candidate)), candidate))
         .filter(|(distance, candidate)| {
             *distance <= (candidate.len().min(word.len()) / 3).max(1) && *distance < candidate.len()

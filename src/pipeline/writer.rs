@@ -151,11 +151,16 @@ impl WriterTask<'_> {
                 Ok(()) => break,
                 Err(SinkError::Transient { cause, retry_after }) => {
                     waiting.get_or_insert_with(|| self.shared.wait());
+                    let pause = backoff.next(retry_after);
                     if self.shared.retrying(&cause) || reminded.elapsed() >= REMIND {
                         reminded = Instant::now();
-                        tracing::warn!(pipeline = %self.shared.name, "the sink is away, trying again: {cause}");
+                        let seconds = pause.as_secs_f32();
+                        tracing::warn!(
+                            pipeline = %self.shared.name,
+                            "the sink is away, trying again in {seconds:.1} s: {cause}"
+                        );
                     }
-                    self.pause(backoff.next(retry_after)).await?;
+                    self.pause(pause).await?;
                 }
                 Err(SinkError::Rejected { rows }) => self.reject(flush, &rows, &mut letters)?,
                 Err(SinkError::Fatal { cause, hint }) => return Err(fatal(flush, &cause, hint)),
