@@ -129,6 +129,9 @@ struct LanePartition {
 struct Current {
     records: Arc<Records>,
     next: usize,
+    /// Partitions that have left since the records were taken. One that comes back starts at a position of its own,
+    /// which may lie below these records: taking them for the next ones would skip what is between.
+    left: Vec<Slot>,
 }
 
 impl Lane {
@@ -266,6 +269,9 @@ impl Lane {
         for slot in slots {
             self.open.drop_partition(*slot);
         }
+        if let Some(current) = &mut self.current {
+            current.left.extend_from_slice(slots);
+        }
         self.partitions.retain(|known| !slots.contains(&known.slot));
     }
 
@@ -322,21 +328,23 @@ impl Lane {
             self.next_number = self.next_number.wrapping_add(taken);
             let charge = self.shared.memory.charge(records.size());
             records.charge_to(charge);
-            self.current = Some(Current { records: Arc::new(records), next: 0 });
+            self.current = Some(Current { records: Arc::new(records), next: 0, left: Vec::new() });
         }
         true
     }
 
     /// Turns current records into rows until they are through or a flush is ready.
     fn process(&mut self) {
-        let Some(Current { records, next }) = self.current.take() else { return };
+        let Some(Current { records, next, left }) = self.current.take() else { return };
         let now = Instant::now();
         for index in next..records.len() {
             if !self.ready.is_empty() || self.halted {
-                self.current = Some(Current { records, next: index });
+                self.current = Some(Current { records, next: index, left });
                 return;
             }
-            self.record(&records, index, now);
+            if left.is_empty() || !left.contains(&records.get(index).slot()) {
+                self.record(&records, index, now);
+            }
         }
         self.open_charge.set(self.open.size());
     }

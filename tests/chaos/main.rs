@@ -26,7 +26,7 @@ use std::time::Duration;
 use dice::mixed;
 use kafka::Cluster;
 use plan::{Mood, Plan, Protocol};
-use storm::Storm;
+use storm::{Step, Storm};
 
 /// The longest that a round of `./dev chaos` lasts before the members are asked to end.
 const LONGEST: Duration = Duration::from_secs(75);
@@ -46,6 +46,34 @@ fn a_short_storm_loses_no_record() {
     let verdict = Storm::new(&cluster, plan, false).run();
     assert!(!verdict.is_guilty(), "{}", verdict.report());
     eprintln!("{}", verdict.figures());
+}
+
+/// A member is frozen past its session while the sink takes nothing. Its partition comes back to it, and its lane still
+/// has records of the time before.
+#[test]
+fn a_partition_that_comes_back_starts_at_its_position() {
+    let Some(cluster) = Cluster::of_the_tests() else { return };
+    for into_bigquery in [true, false] {
+        let plan = Plan {
+            mood: Mood::Wild,
+            into_bigquery,
+            protocol: Protocol::CooperativeSticky,
+            topics: 1,
+            partitions: 1,
+            members: 0,
+            lanes: 1,
+            in_flight: 1,
+            rate: 2_000,
+            rows: 50,
+            ..Plan::thrown(2, 0, Duration::ZERO, false)
+        };
+        let seconds = |number| Step::Wait(Duration::from_secs(number));
+        // There is a backlog when the member comes; a session lasts 6 s.
+        let outage = [seconds(3), Step::SinkOff, Step::Join, seconds(4)];
+        let absence = [Step::Freeze, seconds(8), Step::Thaw, seconds(5), Step::SinkOn, seconds(3)];
+        let verdict = Storm::new(&cluster, plan, false).play(&[&outage[..], &absence].concat());
+        assert!(!verdict.is_guilty(), "{}", verdict.report());
+    }
 }
 
 /// What `./dev chaos` runs: rounds until there were enough kills.

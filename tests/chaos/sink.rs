@@ -73,8 +73,8 @@ impl BigQuery {
     /// Adds a fault, or a list of them, to what it still has to do.
     pub(crate) fn script(&self, fault: &Json) {
         let url = format!("http://{}/__faults", self.address);
-        let request = self.client.post(url).timeout(DEADLINE).body(fault.to_string()).send();
-        let answer = self.runtime.block_on(request).unwrap();
+        let request = self.client.post(url).timeout(DEADLINE).body(fault.to_string());
+        let answer = self.runtime.block_on(async { request.send().await.unwrap() });
         assert!(answer.status().is_success(), "{fault}: {}", answer.status());
     }
 

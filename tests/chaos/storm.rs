@@ -49,7 +49,6 @@ enum Due {
     Start,
     Thaw(usize),
     ThawSink,
-    ResumePipes,
     Broker(BrokerFault),
     Close(usize),
 }
@@ -66,6 +65,18 @@ enum Blow {
     SinkFault,
     SinkFreeze,
     Broker,
+}
+
+/// A step of a round that is told and not thrown.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Step {
+    Wait(Duration),
+    Join,
+    /// The member that came last.
+    Freeze,
+    Thaw,
+    SinkOff,
+    SinkOn,
 }
 
 /// A round being run.
@@ -167,6 +178,43 @@ impl<'a> Storm<'a> {
         self.judge(produced)
     }
 
+    /// Runs the steps and compares.
+    pub(crate) fn play(mut self, steps: &[Step]) -> Verdict {
+        let seed = self.plan.seed;
+        let traffic = Traffic::start(self.cluster, &self.topics, self.plan.partitions, self.plan.rate, seed);
+        for _ in 0..self.plan.members {
+            self.start_member();
+        }
+        for step in steps {
+            self.tell(&format!("{step:?}"));
+            match step {
+                Step::Wait(pause) => {
+                    let end = Instant::now() + *pause;
+                    while Instant::now() < end {
+                        self.look();
+                        std::thread::sleep(LOOK);
+                    }
+                }
+                Step::Join => self.start_member(),
+                Step::Freeze => {
+                    let window = self.freeze(self.members.len() - 1);
+                    self.later(Duration::from_secs(6), Due::Close(window));
+                }
+                Step::Thaw => self.thaw(self.started - 1),
+                Step::SinkOff => {
+                    let window = self.stop_sink();
+                    self.later(Duration::from_secs(6), Due::Close(window));
+                }
+                Step::SinkOn => self.thaw_sink(),
+            }
+        }
+        self.calm_down();
+        let produced = traffic.finish();
+        self.end_members();
+        self.read_the_rest();
+        self.judge(produced)
+    }
+
     fn enough_kills(&self) -> bool {
         self.plan.mood == Mood::Wild && self.kills >= self.plan.kills
     }
@@ -228,6 +276,12 @@ impl<'a> Storm<'a> {
 
     fn kill_one(&mut self) {
         let Some(index) = self.any_running() else { return };
+        self.kill(index);
+        let pause = self.dice.millis(0..=3000);
+        self.later(pause, Due::Start);
+    }
+
+    fn kill(&mut self, index: usize) {
         let mut member = self.members.remove(index);
         let window = self.open_window("kill");
         member.process.kill();
@@ -235,21 +289,23 @@ impl<'a> Storm<'a> {
         self.keep_log(&member, false);
         self.tell(&format!("member {} is killed ({})", member.number, self.kills));
         self.later(Duration::from_millis(1500), Due::Close(window));
-        let pause = self.dice.millis(0..=3000);
-        self.later(pause, Due::Start);
     }
 
     fn freeze_one(&mut self) {
         let Some(index) = self.any_running() else { return };
-        let window = self.open_window("freeze");
+        let number = self.members[index].number;
+        let window = self.freeze(index);
         let pause = self.dice.millis(7_000..=11_000);
-        let member = &mut self.members[index];
-        member.process.signal(Signal::Stop);
-        member.state = State::Frozen;
-        let number = member.number;
         self.tell(&format!("member {number} is frozen for {} ms", pause.as_millis()));
         self.later(pause, Due::Thaw(number));
         self.later(pause + Duration::from_secs(6), Due::Close(window));
+    }
+
+    fn freeze(&mut self, index: usize) -> usize {
+        let member = &mut self.members[index];
+        member.process.signal(Signal::Stop);
+        member.state = State::Frozen;
+        self.open_window("freeze")
     }
 
     fn thaw(&mut self, number: usize) {
@@ -419,22 +475,20 @@ impl<'a> Storm<'a> {
         if self.sink_frozen {
             return;
         }
-        self.sink_frozen = true;
+        let window = self.stop_sink();
         let pause = self.dice.millis(1_000..=12_000);
-        let window = self.open_window("sink");
-        let due = match &self.sink {
-            Sink::BigQuery(server) => {
-                server.signal(Signal::Stop);
-                Due::ThawSink
-            }
-            Sink::Pipes(pipes) => {
-                pipes.pause(true);
-                Due::ResumePipes
-            }
-        };
         self.tell(&format!("the sink takes nothing for {} ms", pause.as_millis()));
-        self.later(pause, due);
+        self.later(pause, Due::ThawSink);
         self.later(pause + Duration::from_secs(6), Due::Close(window));
+    }
+
+    fn stop_sink(&mut self) -> usize {
+        self.sink_frozen = true;
+        match &self.sink {
+            Sink::BigQuery(server) => server.signal(Signal::Stop),
+            Sink::Pipes(pipes) => pipes.pause(true),
+        }
+        self.open_window("sink")
     }
 
     fn thaw_sink(&mut self) {
@@ -478,7 +532,7 @@ impl<'a> Storm<'a> {
             match due {
                 Due::Start => self.start_member(),
                 Due::Thaw(number) => self.thaw(number),
-                Due::ThawSink | Due::ResumePipes => self.thaw_sink(),
+                Due::ThawSink => self.thaw_sink(),
                 Due::Broker(fault) => {
                     // The call before it has ended long ago: freezing takes no time.
                     if let Some(mut call) = self.broker_call.take() {
