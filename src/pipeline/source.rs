@@ -25,6 +25,8 @@ use crate::delivery::{Action, Assignment, CommitOutcome, CommitToken, Event, Slo
 
 /// How long one turn waits for events: also how late a commit answer or the end is noticed.
 const TURN: Duration = Duration::from_millis(50);
+/// Events served in one turn. More than a few come only when brokers go away.
+const EVENTS_A_TURN: usize = 100;
 /// How long the group may take to answer a question.
 const QUESTION: Duration = Duration::from_secs(10);
 /// How often the cluster is asked for topics that a pattern matches, and for listed topics that are missing.
@@ -137,9 +139,7 @@ impl Source {
         while !self.shared.is_stopping() && !self.shared.has_failed() {
             self.shared.beat();
             self.look_for_topics()?;
-            if let Some(event) = self.consumer.poll(TURN) {
-                self.event(event)?;
-            }
+            self.events()?;
             self.start_waiting()?;
             self.lane_reports()?;
             self.commit_timer();
@@ -150,6 +150,18 @@ impl Source {
                 break;
             }
             self.check_progress()?;
+        }
+        Ok(())
+    }
+
+    /// Serves all events that wait. A revocation behind others must not be overtaken by a commit: by then this process
+    /// may have joined again, and its commit for a partition that another member holds would be taken.
+    fn events(&mut self) -> Result<(), Failure> {
+        let mut wait = TURN;
+        for _ in 0..EVENTS_A_TURN {
+            let Some(event) = self.consumer.poll(wait) else { break };
+            self.event(event)?;
+            wait = Duration::ZERO;
         }
         Ok(())
     }
@@ -608,6 +620,11 @@ impl Source {
     }
 
     fn commit(&mut self, token: CommitToken, positions: &[(Slot, i64)]) {
+        if self.consumer.assignment_lost() {
+            // The revocation is on its way. A commit may come after this process has joined again, and be taken.
+            let outcomes = positions.iter().map(|(slot, _)| (*slot, CommitOutcome::MembershipLost)).collect();
+            return self.shared.tell(Event::CommitAnswered { token, outcomes });
+        }
         let wanted: Vec<CommitPosition> = positions
             .iter()
             .map(|(slot, next_offset)| CommitPosition {
