@@ -61,9 +61,14 @@ kafka_launch() {
   "${kafka_java[@]}" -XX:TieredStopAtLevel=1 -cp "$jars/*" kafka.tools.StorageTool format \
     --cluster-id dHhjb25uZWN0LXRlc3RzIQ --config "$kafka_folder/server.properties" \
     </dev/null >>"$kafka_log" 2>&1 || return 1
+  kafka_run
+}
+
+# Starts on the logs that are there and returns without waiting.
+kafka_run() {
   start_detached "$kafka_pid_file" "$kafka_log" \
     "${kafka_java[@]}" -Xms256m -Xmx512m "-Djava.io.tmpdir=$kafka_folder/tmp" \
-    -cp "$jars/*" kafka.Kafka "$kafka_folder/server.properties"
+    -cp "$(kafka_jars)/*" kafka.Kafka "$kafka_folder/server.properties"
 }
 
 # Kafka is up once it answers a Metadata request (version 1, no topics, no client id) with a broker in the list: an
@@ -81,6 +86,32 @@ kafka_answers() {
 }
 
 kafka_brokers() { printf '127.0.0.1:%s' "$(cat "$kafka_port_file")"; }
+
+# What may befall a broker, for the chaos tests. Its data and its port stay.
+kafka_fault() { # freeze|thaw|restart|crash
+  local pid
+  [[ -e $kafka_folder/server.properties ]] || die "Kafka was never started: ./dev services start"
+  case ${1:-} in
+    freeze | thaw)
+      pid=$(pid_of "$kafka_pid_file") || die "Kafka does not run"
+      if [[ $1 = freeze ]]; then kill -s STOP "$pid"; else kill -s CONT "$pid"; fi
+      ;;
+    restart | crash)
+      if [[ $1 = restart ]]; then
+        stop_process "$kafka_pid_file" TERM 30
+      else
+        stop_process "$kafka_pid_file" KILL 10
+      fi
+      kafka_run
+      wait_until 90 service_decided kafka || true
+      kafka_answers 2>/dev/null || die "Kafka is not back; see $kafka_log"
+      ;;
+    *)
+      say "usage: ./dev services broker freeze|thaw|restart|crash"
+      exit 2
+      ;;
+  esac
+}
 
 # With the data going away there is nothing for Kafka to finish, but connected clients see an orderly end.
 kafka_stop() {

@@ -25,8 +25,9 @@ services_verb() {
     stop) services_locked services_stop ;;
     status) services_status ;;
     env) services_env ;;
+    broker) services_locked kafka_fault "${2:-}" ;;
     *)
-      say "usage: ./dev services start|stop|status|env"
+      say "usage: ./dev services start|stop|status|env|broker"
       exit 2
       ;;
   esac

@@ -107,6 +107,8 @@ struct Partition {
     /// What the group has stored, as far as we know.
     committed: Option<i64>,
     state: State,
+    /// The time to drain was over before everything had finished: spans count for nothing any more.
+    given_up: bool,
 }
 
 #[derive(Debug, PartialEq, Eq, Clone, Copy)]
@@ -142,6 +144,7 @@ impl AtLeastOnce {
                     ledger: Ledger::starting_at(position),
                     committed: committed.then_some(position),
                     state: State::Held,
+                    given_up: false,
                 };
                 self.partitions.insert(slot, partition);
             }
@@ -170,8 +173,9 @@ impl AtLeastOnce {
             }
             Event::DrainDeadline => {
                 for partition in self.partitions.values_mut().filter(|held| held.state == State::Draining) {
-                    // Given up: the finished prefix is still worth a commit.
+                    // The finished prefix is still worth a commit.
                     partition.ledger.give_up();
+                    partition.given_up = true;
                 }
                 self.advance_drain(actions);
             }
@@ -216,14 +220,13 @@ impl AtLeastOnce {
         change: impl FnOnce(&mut Ledger) -> Result<(), LedgerError>,
     ) {
         let Some(partition) = self.partitions.get_mut(&span.slot) else { return };
-        if partition.assignment != span.assignment {
+        // After a drain deadline the spans that were given up may still report themselves, and a lane that was held up
+        // may hand over more.
+        if partition.assignment != span.assignment || partition.given_up {
             return;
         }
-        match change(&mut partition.ledger) {
-            Ok(()) => {}
-            // After a drain deadline the spans that were given up may still report themselves.
-            Err(LedgerError::NotInFlight { .. }) if partition.state != State::Held => {}
-            Err(error) => actions.push(Action::Fail { reason: error.to_string() }),
+        if let Err(error) = change(&mut partition.ledger) {
+            actions.push(Action::Fail { reason: error.to_string() });
         }
     }
 
@@ -438,6 +441,26 @@ mod tests {
         assert_eq!(actions, [commit(0, &[(A, 5)])]);
         let silence = Event::CommitTimedOut { token: CommitToken(0) };
         assert_eq!(run(&mut machine, [silence]), [Action::Release { slots: vec![A] }]);
+    }
+
+    #[test]
+    fn a_lane_that_hands_over_after_the_deadline_neither_fails_the_pipeline_nor_holds_up_the_release() {
+        let mut machine = AtLeastOnce::new();
+        let actions = run(
+            &mut machine,
+            [
+                assigned(A, 1, 0),
+                Event::HandedOver(span(A, 1, 0, 5)),
+                Event::HandedOver(span(A, 1, 5, 9)),
+                Event::Finished(span(A, 1, 0, 5)),
+                Event::Revoked { slots: vec![A] },
+                Event::DrainDeadline,
+                Event::HandedOver(span(A, 1, 9, 12)),
+                Event::HandedOver(span(A, 1, 5, 6)),
+            ],
+        );
+        assert_eq!(actions, [commit(0, &[(A, 5)])]);
+        assert_eq!(run(&mut machine, [stored(0, &[A])]), [Action::Release { slots: vec![A] }]);
     }
 
     #[test]

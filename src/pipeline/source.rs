@@ -37,6 +37,8 @@ use crate::delivery::{Assignment, CommitToken, Slot};
 
 /// How long one turn waits for events: also how late a commit answer or the end is noticed.
 const TURN: Duration = Duration::from_millis(50);
+/// Events served in one turn. More than a few come only when brokers go away.
+const EVENTS_A_TURN: usize = 100;
 /// How long the cluster may take to answer a question, at most.
 const QUESTION: Duration = Duration::from_secs(5);
 /// How long leaving the group may take.
@@ -140,9 +142,7 @@ impl Source {
         while !self.shared.is_stopping() && !self.shared.has_failed() {
             self.shared.beat();
             self.look_for_topics()?;
-            if let Some(event) = self.consumer.poll(TURN) {
-                self.event(event)?;
-            }
+            self.events()?;
             self.start_waiting()?;
             self.lane_reports()?;
             self.commit_timer();
@@ -160,6 +160,18 @@ impl Source {
     /// How long an answer of the cluster is waited for: not longer than the user has patience.
     fn question(&self) -> Duration {
         self.options.timeout.map_or(QUESTION, |patience| patience.min(QUESTION))
+    }
+
+    /// Serves all events that wait. A revocation behind others must not be overtaken by a commit: by then this process
+    /// may have joined again, and its commit for a partition that another member holds would be taken.
+    fn events(&mut self) -> Result<(), Failure> {
+        let mut wait = TURN;
+        for _ in 0..EVENTS_A_TURN {
+            let Some(event) = self.consumer.poll(wait) else { break };
+            self.event(event)?;
+            wait = Duration::ZERO;
+        }
+        Ok(())
     }
 
     fn event(&mut self, event: ConsumerEvent) -> Result<(), Failure> {

@@ -39,6 +39,11 @@ impl Source {
     }
 
     fn commit(&mut self, token: CommitToken, positions: &[(Slot, i64)]) {
+        if self.consumer.assignment_lost() {
+            // The revocation is on its way. A commit may come after this process has joined again, and be taken.
+            let outcomes = positions.iter().map(|(slot, _)| (*slot, CommitOutcome::MembershipLost)).collect();
+            return self.shared.tell(Event::CommitAnswered { token, outcomes });
+        }
         let wanted: Vec<CommitPosition> = positions
             .iter()
             .map(|(slot, next_offset)| CommitPosition {

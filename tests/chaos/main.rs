@@ -1,0 +1,126 @@
+//! Chaos: processes are killed, frozen and asked to end while records flow, the sink fails and the broker restarts,
+//! and nothing may be lost.
+//!
+//! `./dev chaos` runs many rounds; a short one runs with the other tests. See docs/chaos.md.
+#![forbid(unsafe_code)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stderr,
+    reason = "clippy.toml allows it in tests, but not in what they call"
+)]
+
+mod dice;
+mod kafka;
+mod plan;
+mod process;
+mod records;
+mod sink;
+mod storm;
+mod traffic;
+mod verdict;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use dice::mixed;
+use kafka::Cluster;
+use plan::{Mood, Plan, Protocol};
+use storm::{Step, Storm};
+
+/// The longest that a round of `./dev chaos` lasts before the members are asked to end.
+const LONGEST: Duration = Duration::from_secs(75);
+
+#[test]
+fn a_short_storm_loses_no_record() {
+    let Some(cluster) = Cluster::of_the_tests() else { return };
+    // The broker is other tests' too, so it is left alone.
+    let thrown = Plan::thrown(1, 3, Duration::from_secs(20), false);
+    let plan = Plan {
+        mood: Mood::Wild,
+        into_bigquery: true,
+        protocol: Protocol::CooperativeSticky,
+        rate: 2_000,
+        ..thrown
+    };
+    let verdict = Storm::new(&cluster, plan, false).run();
+    assert!(!verdict.is_guilty(), "{}", verdict.report());
+    eprintln!("{}", verdict.figures());
+}
+
+/// A member is frozen past its session while the sink takes nothing. Its partition comes back to it, and its lane still
+/// has records of the time before.
+#[test]
+fn a_partition_that_comes_back_starts_at_its_position() {
+    let Some(cluster) = Cluster::of_the_tests() else { return };
+    for into_bigquery in [true, false] {
+        let plan = Plan {
+            mood: Mood::Wild,
+            into_bigquery,
+            protocol: Protocol::CooperativeSticky,
+            topics: 1,
+            partitions: 1,
+            members: 0,
+            lanes: 1,
+            in_flight: 1,
+            rate: 2_000,
+            rows: 50,
+            ..Plan::thrown(2, 0, Duration::ZERO, false)
+        };
+        let seconds = |number| Step::Wait(Duration::from_secs(number));
+        // There is a backlog when the member comes; a session lasts 6 s.
+        let outage = [seconds(3), Step::SinkOff, Step::Join, seconds(4)];
+        let absence = [Step::Freeze, seconds(8), Step::Thaw, seconds(5), Step::SinkOn, seconds(3)];
+        let verdict = Storm::new(&cluster, plan, false).play(&[&outage[..], &absence].concat());
+        assert!(!verdict.is_guilty(), "{}", verdict.report());
+    }
+}
+
+/// What `./dev chaos` runs: rounds until there were enough kills.
+#[test]
+#[ignore = "takes long and restarts the broker: ./dev chaos"]
+fn many_storms_lose_no_record() {
+    let Some(cluster) = Cluster::of_the_tests() else { return };
+    let number = |name: &str| {
+        let value = std::env::var(name).ok()?;
+        Some(value.parse::<u64>().unwrap_or_else(|_| panic!("{name} is not a number: {value}")))
+    };
+    let wanted = number("CHAOS_KILLS").unwrap_or(60);
+    let seed = number("CHAOS_SEED").unwrap_or_else(|| u64::from(std::process::id()));
+    let rounds = number("CHAOS_ROUNDS").unwrap_or(u64::MAX);
+    let broker = number("CHAOS_BROKER") != Some(0);
+    let (mut kills, mut failed) = (0, Vec::new());
+    let mut complaints: BTreeMap<String, usize> = BTreeMap::new();
+    let (mut records, mut rows, mut repeated, mut letters, mut clean) = (0, 0, 0, 0, 0);
+    let mut round = 0;
+    while kills < wanted && round < rounds {
+        // The first round has the seed that was given, so that a round can be run again by its own seed.
+        let own = if round == 0 { seed } else { mixed(seed.wrapping_add(round)) % 1_000_000 };
+        round += 1;
+        let plan = Plan::thrown(own, (wanted - kills).min(12), LONGEST, broker);
+        let verdict = Storm::new(&cluster, plan, true).run();
+        eprintln!("round {round}, seed {own}: {}\n", verdict.figures());
+        kills += verdict.kills;
+        records += verdict.produced;
+        rows += verdict.rows;
+        repeated += verdict.repeated;
+        letters += verdict.dead_letters;
+        clean += verdict.clean_runs;
+        for (complaint, count) in &verdict.complaints {
+            *complaints.entry(complaint.clone()).or_default() += count;
+        }
+        if verdict.is_guilty() {
+            eprintln!("{}", verdict.report());
+            failed.push(own);
+        }
+    }
+    for (complaint, count) in &complaints {
+        eprintln!("{count:6} × {complaint}");
+    }
+    eprintln!(
+        "{round} rounds, {kills} kills, {records} records, {rows} rows ({repeated} repeated), {letters} dead letters, \
+         {clean} clean runs with balanced books, {} rounds went wrong",
+        failed.len()
+    );
+    assert!(failed.is_empty(), "run a round again with ./dev chaos --seed SEED --rounds 1: {failed:?}");
+}
