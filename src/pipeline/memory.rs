@@ -10,7 +10,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 #[derive(Debug)]
 pub(crate) struct Memory {
     used: AtomicUsize,
-    peak: AtomicUsize,
     limit: usize,
 }
 
@@ -23,7 +22,7 @@ pub(crate) struct Charge {
 
 impl Memory {
     pub(crate) fn with_limit(limit: usize) -> Arc<Self> {
-        Arc::new(Self { used: AtomicUsize::new(0), peak: AtomicUsize::new(0), limit })
+        Arc::new(Self { used: AtomicUsize::new(0), limit })
     }
 
     /// Whether lanes have to wait for writers.
@@ -42,14 +41,11 @@ impl Memory {
 impl Charge {
     /// Changes what is charged.
     pub(crate) fn set(&mut self, bytes: usize) {
-        let used = if bytes >= self.bytes {
-            let more = bytes - self.bytes;
-            self.memory.used.fetch_add(more, Ordering::Relaxed) + more
+        if bytes >= self.bytes {
+            self.memory.used.fetch_add(bytes - self.bytes, Ordering::Relaxed);
         } else {
-            let less = self.bytes - bytes;
-            self.memory.used.fetch_sub(less, Ordering::Relaxed) - less
-        };
-        self.memory.peak.fetch_max(used, Ordering::Relaxed);
+            self.memory.used.fetch_sub(self.bytes - bytes, Ordering::Relaxed);
+        }
         self.bytes = bytes;
     }
 }
@@ -75,6 +71,5 @@ mod tests {
         assert!(!memory.is_full());
         drop((first, second));
         assert_eq!(memory.used.load(Ordering::Relaxed), 0);
-        assert_eq!(memory.peak.load(Ordering::Relaxed), 100);
     }
 }

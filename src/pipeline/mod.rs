@@ -62,7 +62,8 @@ impl RunningPipeline {
     /// The Kafka client refuses its settings.
     pub fn start(pipeline: Arc<Pipeline>, options: RunOptions) -> Result<Self, Failure> {
         // The other third is for what librdkafka has prefetched: see `Source::connect`.
-        let shared = Shared::new(&pipeline.name, pipeline.memory.as_usize() / 3 * 2);
+        let shared =
+            Shared::new(&pipeline.name, pipeline.memory.as_usize() / 3 * 2, pipeline.sink.protocol());
         let runtime = tokio::runtime::Handle::current();
         let name = pipeline.name.clone();
         let source = Source::connect(pipeline, options, Arc::clone(&shared), runtime)?;

@@ -4,6 +4,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use txconnect_connector_api::Protocol;
+
 use super::books::{Books, Tally};
 use super::memory::Memory;
 use super::open::Stage;
@@ -91,19 +93,21 @@ impl Drop for Waiting<'_> {
     }
 }
 
-#[derive(Default)]
 struct Delivery {
     machine: AtLeastOnce,
     actions: Vec<Action>,
 }
 
 impl Shared {
-    pub(crate) fn new(name: &str, memory: usize) -> Arc<Self> {
+    pub(crate) fn new(name: &str, memory: usize, protocol: Protocol) -> Arc<Self> {
+        let machine = match protocol {
+            Protocol::AtLeastOnce => AtLeastOnce::new(),
+        };
         Arc::new(Self {
             name: name.into(),
             books: Books::default(),
             memory: Memory::with_limit(memory),
-            delivery: Mutex::default(),
+            delivery: Mutex::new(Delivery { machine, actions: Vec::new() }),
             moved: Condvar::new(),
             failure: Mutex::new(None),
             health: Mutex::new(Health::Starting),

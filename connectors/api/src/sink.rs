@@ -15,7 +15,6 @@ use crate::schema::TableSchema;
 
 /// How rows and offsets are committed together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
 pub enum Protocol {
     /// Rows are confirmed first, the Kafka offset follows. A crash between the two writes rows again.
     AtLeastOnce,
