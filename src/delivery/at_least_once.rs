@@ -109,6 +109,8 @@ struct Partition {
     state: State,
     /// The time to drain was over before everything had finished: spans count for nothing any more.
     given_up: bool,
+    /// The last commit was refused, as in the middle of a rebalance; it is tried again when a commit is due.
+    refused: bool,
 }
 
 #[derive(Debug, PartialEq, Eq, Clone, Copy)]
@@ -145,6 +147,7 @@ impl AtLeastOnce {
                     committed: committed.then_some(position),
                     state: State::Held,
                     given_up: false,
+                    refused: false,
                 };
                 self.partitions.insert(slot, partition);
             }
@@ -156,9 +159,13 @@ impl AtLeastOnce {
                 self.advance_drain(actions);
             }
             Event::CommitDue => {
+                for partition in self.partitions.values_mut() {
+                    partition.refused = false;
+                }
                 if self.outstanding.is_none() {
                     self.commit(|partition| partition.state == State::Held, actions);
                 }
+                self.advance_drain(actions);
             }
             Event::CommitAnswered { token, outcomes } => self.answered(token, &outcomes, actions),
             Event::CommitTimedOut { token } => self.answered(token, &[], actions),
@@ -176,6 +183,7 @@ impl AtLeastOnce {
                     // The finished prefix is still worth a commit.
                     partition.ledger.give_up();
                     partition.given_up = true;
+                    partition.refused = false;
                 }
                 self.advance_drain(actions);
             }
@@ -265,13 +273,13 @@ impl AtLeastOnce {
                 continue;
             };
             let outcome = outcomes.iter().find(|(answered, _)| *answered == slot).map(|(_, outcome)| outcome);
-            // A refused last commit ends the drain: the next owner starts lower and repeats some records, but
-            // waiting longer would hold up the group.
             let was_last = partition.state == State::Draining
                 && partition.ledger.is_idle()
                 && partition.ledger.finished() == position;
             match outcome.unwrap_or(&CommitOutcome::Unknown) {
                 CommitOutcome::Stored => partition.committed = Some(position),
+                // A rebalance is over soon. Without this commit the next owner would repeat what it covers.
+                CommitOutcome::Refused if was_last && !partition.given_up => partition.refused = true,
                 CommitOutcome::Refused | CommitOutcome::Unknown => {
                     if was_last {
                         partition.state = State::Drained;
@@ -295,8 +303,9 @@ impl AtLeastOnce {
     /// Brings partitions that are taken away one step further: last commit, then release.
     fn advance_drain(&mut self, actions: &mut Vec<Action>) {
         if self.outstanding.is_none() {
-            let ready =
-                |partition: &Partition| partition.state == State::Draining && partition.ledger.is_idle();
+            let ready = |partition: &Partition| {
+                partition.state == State::Draining && partition.ledger.is_idle() && !partition.refused
+            };
             if !self.commit(ready, actions) {
                 for partition in self.partitions.values_mut().filter(|partition| ready(partition)) {
                     partition.state = State::Drained;
@@ -421,6 +430,23 @@ mod tests {
         assert_eq!(actions, [commit(0, &[(A, 5)])]);
         assert_eq!(run(&mut machine, [stored(0, &[A])]), [commit(1, &[(A, 6)])]);
         assert_eq!(run(&mut machine, [stored(1, &[A])]), [Action::Release { slots: vec![A] }]);
+    }
+
+    #[test]
+    fn a_last_commit_that_is_refused_is_tried_again_until_the_time_is_over() {
+        let mut machine = AtLeastOnce::new();
+        let refused = |token| Event::CommitAnswered {
+            token: CommitToken(token),
+            outcomes: vec![(A, CommitOutcome::Refused)],
+        };
+        let span = span(A, 1, 0, 5);
+        let revoked = Event::Revoked { slots: vec![A] };
+        run(&mut machine, [assigned(A, 1, 0), Event::HandedOver(span), Event::Finished(span), revoked]);
+        assert_eq!(run(&mut machine, [refused(0)]), []);
+        assert_eq!(run(&mut machine, [Event::CommitDue, Event::CommitDue]), [commit(1, &[(A, 5)])]);
+        assert_eq!(run(&mut machine, [refused(1)]), []);
+        assert_eq!(run(&mut machine, [Event::DrainDeadline]), [commit(2, &[(A, 5)])]);
+        assert_eq!(run(&mut machine, [refused(2)]), [Action::Release { slots: vec![A] }]);
     }
 
     #[test]

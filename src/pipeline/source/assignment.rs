@@ -19,6 +19,8 @@ use crate::pipeline::topic::Topic;
 
 /// How long the last commit of a drain is waited for.
 const LAST_COMMIT_DEADLINE: Duration = Duration::from_secs(5);
+/// How long a drain waits before it repeats a commit that the group has refused.
+const REFUSED_PAUSE: Duration = Duration::from_millis(100);
 
 impl Source {
     /// Starts partitions that the group has given us: finds out where, and forwards them to their lanes.
@@ -207,8 +209,13 @@ impl Source {
         self.shared.tell(Event::Revoked { slots: slots.to_vec() });
         let mut gave_up = false;
         let last = deadline + LAST_COMMIT_DEADLINE;
+        let mut next_try = Instant::now() + REFUSED_PAUSE;
         loop {
             self.shared.beat();
+            if Instant::now() >= next_try {
+                next_try = Instant::now() + REFUSED_PAUSE;
+                self.shared.tell(Event::CommitDue);
+            }
             if let Err(failure) = self.perform_actions() {
                 self.shared.fail(failure);
             }
