@@ -35,7 +35,7 @@ impl Process {
         let child = Command::new(env!("CARGO_BIN_EXE_txconnect"))
             .args(arguments)
             .env_remove("BIGQUERY_EMULATOR_HOST")
-            .env_remove("RUST_LOG")
+            .env("RUST_LOG", "info,txconnect::pipeline::source=debug")
             .envs(environment.iter().copied())
             .stdin(Stdio::null())
             .stdout(out)

@@ -324,7 +324,8 @@ pub(crate) fn complaints_of(log: &str) -> (Vec<String>, Vec<String>) {
         if serious.iter().any(|word| line.contains(word)) {
             defects.push(line.to_owned());
         }
-        if let Some((_, said)) = line.split_once(" WARN ").or_else(|| line.split_once("ERROR ")) {
+        let refused = line.split_once("DEBUG ").filter(|(_, said)| said.contains("was not committed"));
+        if let Some((_, said)) = line.split_once(" WARN ").or_else(|| line.split_once("ERROR ")).or(refused) {
             let plain: String = said.chars().map(|c| if c.is_ascii_digit() { '#' } else { c }).collect();
             let mut short = String::new();
             for c in plain.chars() {
