@@ -152,8 +152,11 @@ fn an_empty_queue_is_woken_by_the_next_record() {
     let mut batch = MessageBatch::new();
     assert_eq!(queue.take(&mut batch, 10), 0);
     cluster.fill("t", 1, 1);
-    woken.recv_timeout(PATIENCE).unwrap();
-    assert_eq!(queue.take(&mut batch, 10), 1);
+    // What librdkafka says to itself wakes a lane too; only the record ends this.
+    while queue.take(&mut batch, 10) == 0 {
+        woken.recv_timeout(PATIENCE).unwrap();
+    }
+    assert_eq!(batch.len(), 1);
 }
 
 #[test]
