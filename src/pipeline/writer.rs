@@ -161,6 +161,7 @@ impl WriterTask<'_> {
                         );
                     }
                     self.pause(pause).await?;
+                    self.drop_what_is_gone(flush, &mut letters);
                 }
                 Err(SinkError::Rejected { rows }) => self.reject(flush, &rows, &mut letters)?,
                 Err(SinkError::Fatal { cause, hint }) => return Err(fatal(flush, &cause, hint)),
@@ -174,6 +175,22 @@ impl WriterTask<'_> {
         drop(waiting);
         self.recovered();
         Ok(())
+    }
+
+    /// Cuts out what belongs to partitions that others hold now: their owner reads the records again, so a row written
+    /// here would only be there twice.
+    fn drop_what_is_gone(&self, flush: &mut Flush, letters: &mut Vec<DeadLetter>) {
+        let gone: Vec<Slot> = self.shared.ask(|machine| {
+            let spans = flush.spans.iter().map(|(span, _)| span);
+            spans
+                .filter(|span| !machine.is_current(span.slot, span.assignment))
+                .map(|span| span.slot)
+                .collect()
+        });
+        if !gone.is_empty() {
+            flush.drop_partitions(&gone);
+            letters.retain(|letter| !gone.contains(&letter.slot));
+        }
     }
 
     /// Takes the rows out that the server refuses, and decides what becomes of each.
@@ -326,4 +343,50 @@ fn fatal(flush: &Flush, cause: &str, hint: Option<String>) -> Failure {
     let message =
         if tables.is_empty() { cause.to_owned() } else { format!("{}: {cause}", tables.join(", ")) };
     Failure::fatal(message, hint)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::OnError;
+    use crate::delivery::Assignment;
+    use crate::stages::decode::Format;
+    use txconnect_connector_api::batch::Row;
+    use txconnect_connector_api::{BadRecord, RowSource};
+
+    #[test]
+    fn a_partition_that_is_gone_takes_rows_letters_and_span_out_of_the_flush() {
+        let reaction = Reaction::DeadLetter;
+        let topic = Topic {
+            name: "t".into(),
+            table: "d.t".into(),
+            format: Format::Json,
+            schema: None,
+            on_error: OnError { decode: reaction, validate: reaction, sink: reaction },
+        };
+        let mut batch = Batch::new("d.t".into());
+        for (slot, text) in [(0, "a"), (1, "bb"), (0, "c")] {
+            batch.bytes.extend_from_slice(text.as_bytes());
+            let source = RowSource { slot, offset: 0, record: 0 };
+            batch.rows.push(Row { end: batch.bytes.len(), source });
+        }
+        let span = |slot| {
+            let span = Span { slot: Slot(slot), assignment: Assignment(1), first: 0, next: 3 };
+            (span, Tally::default())
+        };
+        let letter = |slot| DeadLetter {
+            record: 0,
+            slot: Slot(slot),
+            stage: Stage::Decode,
+            why: BadRecord::new("decode.json", "", "broken"),
+        };
+        let memory = Memory::with_limit(1 << 20);
+        let batches = vec![(Arc::new(topic), batch)];
+        let mut flush =
+            Flush::new(batches, vec![span(0), span(1)], vec![letter(0), letter(1)], Vec::new(), &memory);
+        flush.drop_partitions(&[Slot(0)]);
+        assert_eq!(flush.batches[0].bytes, b"bb");
+        assert_eq!(flush.spans.iter().map(|(span, _)| span.slot).collect::<Vec<_>>(), [Slot(1)]);
+        assert_eq!(flush.dead_letters.iter().map(|letter| letter.slot).collect::<Vec<_>>(), [Slot(1)]);
+    }
 }
