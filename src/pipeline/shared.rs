@@ -98,6 +98,12 @@ struct Delivery {
     actions: Vec<Action>,
 }
 
+impl Delivery {
+    fn handle(&mut self, event: Event) {
+        self.machine.handle(event, &mut self.actions);
+    }
+}
+
 impl Shared {
     pub(crate) fn new(name: &str, memory: usize, protocol: Protocol) -> Arc<Self> {
         let machine = match protocol {
@@ -121,9 +127,7 @@ impl Shared {
 
     /// Tells the machine one event. What is to be done waits for the source thread in [`Self::actions`].
     pub(crate) fn tell(&self, event: Event) {
-        let mut delivery = self.delivery();
-        let Delivery { machine, actions } = &mut *delivery;
-        machine.handle(event, actions);
+        self.delivery().handle(event);
     }
 
     /// Notes that a flush is on its way. Spans of an assignment that is over count for nothing.
@@ -131,8 +135,7 @@ impl Shared {
         let mut delivery = self.delivery();
         if delivery.machine.is_current(span.slot, span.assignment) {
             self.books.add(span.slot, Tally { read: tally.read, ..Tally::default() });
-            let Delivery { machine, actions } = &mut *delivery;
-            machine.handle(Event::HandedOver(span), actions);
+            delivery.handle(Event::HandedOver(span));
         }
     }
 
@@ -142,8 +145,7 @@ impl Shared {
         for (span, tally) in spans {
             if delivery.machine.is_current(span.slot, span.assignment) {
                 self.books.add(span.slot, Tally { read: 0, ..*tally });
-                let Delivery { machine, actions } = &mut *delivery;
-                machine.handle(Event::Finished(*span), actions);
+                delivery.handle(Event::Finished(*span));
             }
         }
         drop(delivery);
@@ -210,18 +212,9 @@ impl Shared {
         self.waiting.load(Ordering::Acquire) > 0
     }
 
+    /// Partitions are being read, or a flush is through.
     pub(crate) fn running(&self) {
         *lock(&self.health) = Health::Running;
-    }
-
-    /// Partitions are being read.
-    pub(crate) fn assigned(&self) {
-        self.running();
-    }
-
-    /// Notes why nothing can be read.
-    pub(crate) fn waiting_because(&self, cause: &str) {
-        self.retrying(cause);
     }
 
     /// What the pipeline is waiting for, for messages.
@@ -242,7 +235,7 @@ impl Shared {
         self.left.load(Ordering::Acquire)
     }
 
-    /// Notes that the sink is away. Answers true at the first failure in a row.
+    /// Notes what is waited for: the brokers, the sink or the dead letter topic. Answers true at the first failure in a row.
     pub(crate) fn retrying(&self, cause: &str) -> bool {
         let mut health = lock(&self.health);
         if let Health::Retrying { cause: known, .. } = &mut *health {

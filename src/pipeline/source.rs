@@ -183,7 +183,7 @@ impl Source {
                 }
                 tracing::info!(pipeline = %self.shared.name, "assigned: {}", listed(&partitions));
                 // The group waits for an answer; partitions whose start is not known yet are added later.
-                self.consumer.assign(&[]).map_err(|error| Self::failed(&error))?;
+                self.consumer.assign(&[]).map_err(|error| kafka_failure(&error))?;
                 self.waiting.extend(partitions);
                 self.timers.retry_start = Instant::now();
             }
@@ -203,10 +203,12 @@ impl Source {
         Ok(())
     }
 
+    fn held_partitions(&self) -> Vec<TopicPartition> {
+        self.slots.iter().filter(|state| state.held).map(|state| state.partition.clone()).collect()
+    }
+
     fn leave(mut self) {
-        let held: Vec<TopicPartition> =
-            self.slots.iter().filter(|state| state.held).map(|state| state.partition.clone()).collect();
-        self.give_back(&held, false);
+        self.give_back(&self.held_partitions(), false);
         let Self { lanes, consumer, shared, .. } = self;
         shared.beat();
         lanes.end();

@@ -18,7 +18,7 @@ use super::dead_letters::{DeadLetterQueue, Letter, LetterError};
 use super::memory::{Charge, Memory};
 use super::open::{DeadLetter, Stage};
 use super::records::{RecordView, Records};
-use super::shared::{Failure, FailureKind, Shared};
+use super::shared::{Failure, FailureKind, Health, Shared};
 use super::topic::Topic;
 use super::wake::Wake;
 use crate::config::Reaction;
@@ -324,7 +324,7 @@ impl WriterTask<'_> {
         if self.shared.is_waiting() {
             return;
         }
-        if let super::shared::Health::Retrying { since, .. } = self.shared.health() {
+        if let Health::Retrying { since, .. } = self.shared.health() {
             let seconds = since.elapsed().as_secs();
             tracing::info!(pipeline = %self.shared.name, "the sink answers again after {seconds} s");
         }

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use txconnect_connector_api::TopicPartition;
 use txconnect_kafka::{Assignment as KafkaAssignment, KafkaError, OnLostOffsets, Start, StartAt};
 
-use super::{SlotState, Source, TURN};
+use super::{SlotState, Source, TURN, kafka_failure};
 use crate::delivery::{Assignment, Event, Slot};
 use crate::pipeline::lane::{Command, LaneReport};
 use crate::pipeline::shared::Failure;
@@ -136,8 +136,8 @@ impl Source {
             })
             .collect();
         if !assignments.is_empty() {
-            self.consumer.assign(&assignments).map_err(|error| Self::failed(&error))?;
-            self.shared.assigned();
+            self.consumer.assign(&assignments).map_err(|error| kafka_failure(&error))?;
+            self.shared.running();
         }
         Ok(())
     }

@@ -3,8 +3,6 @@
 use std::sync::mpsc::sync_channel;
 use std::time::{Duration, Instant};
 
-use txconnect_connector_api::TopicPartition;
-
 use super::{Progress, Source, kafka_failure};
 use crate::pipeline::lane::Command;
 use crate::pipeline::shared::Failure;
@@ -19,8 +17,7 @@ impl Source {
             return;
         }
         self.timers.ends = now + LOOK_FOR_ENDS;
-        let held: Vec<TopicPartition> =
-            self.slots.iter().filter(|state| state.held).map(|state| state.partition.clone()).collect();
+        let held = self.held_partitions();
         if held.is_empty() {
             return;
         }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use txconnect_connector_api::TopicPartition;
 
-use super::Source;
+use super::{Source, kafka_failure};
 use crate::pipeline::ends::Ends;
 use crate::pipeline::shared::Failure;
 use crate::pipeline::topic::Topic;
@@ -85,7 +85,7 @@ impl Source {
             None => self.topics.keys().cloned().collect(),
         };
         if names != self.subscribed && !names.is_empty() {
-            self.consumer.subscribe(&names).map_err(|error| Self::failed(&error))?;
+            self.consumer.subscribe(&names).map_err(|error| kafka_failure(&error))?;
             self.subscribed = names;
         }
         Ok(())

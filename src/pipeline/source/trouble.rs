@@ -9,16 +9,14 @@ use crate::pipeline::shared::Failure;
 
 /// How often a lasting outage of the brokers is told again.
 const REMIND: Duration = Duration::from_secs(30);
+
 impl Source {
     pub(super) fn trouble(&mut self, trouble: &Trouble) -> Result<(), Failure> {
         let message = &trouble.message;
         match &trouble.kind {
             TroubleKind::Unreachable => {
-                if self.troubled.is_none_or(|since| since.elapsed() >= REMIND) {
-                    self.troubled = Some(Instant::now());
-                    let brokers = &self.pipeline.source.brokers;
-                    tracing::warn!(pipeline = %self.shared.name, "no Kafka broker answers at {brokers}, trying again: {message}");
-                }
+                let brokers = &self.pipeline.source.brokers;
+                self.tell_outage(&format!("no Kafka broker answers at {brokers}, trying again: {message}"));
             }
             TroubleKind::Authentication => {
                 return Err(Failure::fatal(
@@ -48,23 +46,24 @@ impl Source {
         Ok(())
     }
 
-    pub(super) fn failed(error: &KafkaError) -> Failure {
-        kafka_failure(error)
+    /// Warns of a lasting outage of the brokers, now and then.
+    fn tell_outage(&mut self, message: &str) {
+        if self.troubled.is_none_or(|since| since.elapsed() >= REMIND) {
+            self.troubled = Some(Instant::now());
+            tracing::warn!(pipeline = %self.shared.name, "{message}");
+        }
     }
 
     /// An error that heals by itself is told and waited out; another one ends the pipeline.
     pub(super) fn ask_again_later(&mut self, error: &KafkaError) -> Result<(), Failure> {
         match error {
             KafkaError::Unreachable { .. } | KafkaError::Timeout { .. } | KafkaError::Other { .. } => {
-                if self.troubled.is_none_or(|since| since.elapsed() >= REMIND) {
-                    self.troubled = Some(Instant::now());
-                    tracing::warn!(pipeline = %self.shared.name, "{error}; trying again");
-                }
-                self.shared.waiting_because(&error.to_string());
+                self.tell_outage(&format!("{error}; trying again"));
+                self.shared.retrying(&error.to_string());
                 Ok(())
             }
             KafkaError::UnknownTopic { .. } if !self.options.until_end => Ok(()),
-            _ => Err(Self::failed(error)),
+            _ => Err(kafka_failure(error)),
         }
     }
 }
