@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
+use std::num::NonZeroU32;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -251,6 +252,9 @@ impl Checks<'_> {
         let given = |key: &str| self.located.node(key).is_some();
         let (rows_given, bytes_given) = (given("/batch/rows"), given("/batch/bytes"));
         if let Some(limits) = limits {
+            if let Some(usual) = NonZeroU32::new(limits.usual_rows).filter(|_| !rows_given) {
+                batch.rows = usual;
+            }
             let most_rows = u32::try_from(limits.request_rows).unwrap_or(u32::MAX);
             if batch.rows.get() > most_rows {
                 if rows_given {

@@ -225,7 +225,7 @@ impl JsonSchema for OnErrorSetting {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct BatchLimits {
-    /// The most rows in one batch. Default: `500`.
+    /// The most rows in one batch. Default: `500`, in the Postgres sink more: what it says.
     pub rows: NonZeroU32,
     /// The most bytes in one batch, in the sink's wire format before compression. Default: `8MiB`, or the
     /// sink's limit where that is lower.

@@ -98,6 +98,8 @@ pub struct AtLeastOnce {
     partitions: BTreeMap<Slot, Partition>,
     outstanding: Option<Outstanding>,
     next_token: u64,
+    /// The position that counts is kept elsewhere; a commit that is refused for good harms nothing.
+    advisory: bool,
 }
 
 #[derive(Debug)]
@@ -135,6 +137,11 @@ impl AtLeastOnce {
     /// A machine that holds nothing.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// A machine whose commits only serve tools that show the lag: the positions that count are kept by the sink.
+    pub fn advisory() -> Self {
+        Self { advisory: true, ..Self::default() }
     }
 
     /// Takes in one event and appends what is to be done.
@@ -279,7 +286,9 @@ impl AtLeastOnce {
             match outcome.unwrap_or(&CommitOutcome::Unknown) {
                 CommitOutcome::Stored => partition.committed = Some(position),
                 // A rebalance is over soon. Without this commit the next owner would repeat what it covers.
-                CommitOutcome::Refused if was_last && !partition.given_up => partition.refused = true,
+                CommitOutcome::Refused if was_last && !partition.given_up && !self.advisory => {
+                    partition.refused = true;
+                }
                 CommitOutcome::Refused | CommitOutcome::Unknown => {
                     if was_last {
                         partition.state = State::Drained;
@@ -290,7 +299,9 @@ impl AtLeastOnce {
                         if partition.state == State::Draining { State::Drained } else { State::Fenced };
                 }
                 CommitOutcome::Impossible(reason) => {
-                    actions.push(Action::Fail { reason: reason.clone() });
+                    if !self.advisory {
+                        actions.push(Action::Fail { reason: reason.clone() });
+                    }
                     if was_last {
                         partition.state = State::Drained;
                     }

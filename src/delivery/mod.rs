@@ -7,12 +7,15 @@
 //! |---|---|
 //! | [`ledger`] | spans of offsets in flight in one assignment of one partition, and its finished prefix |
 //! | [`at_least_once`] | rows first, Kafka commit afterwards |
+//! | [`offsets_in_sink`] | rows and positions in one transaction of the sink |
 
 pub mod at_least_once;
 pub mod ledger;
+pub mod offsets_in_sink;
 
 pub use at_least_once::{Action, AtLeastOnce, CommitOutcome, Event};
 pub use ledger::{Ledger, LedgerError};
+pub use offsets_in_sink::{Move, OffsetsInSink, Plan, Settled};
 
 /// The runtime's number of a partition; stable as long as the pipeline runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -483,7 +483,7 @@ fn stages(
 pub(super) fn sink_failure(topic: &str, error: &SinkError) -> Failure {
     let hint = match error {
         SinkError::Fatal { hint, .. } => hint.clone(),
-        SinkError::Transient { .. } | SinkError::Rejected { .. } | SinkError::Closed => None,
+        _ => None,
     };
     Failure::fatal(format!("{topic}: {error}"), hint)
 }

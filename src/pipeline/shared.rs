@@ -108,6 +108,7 @@ impl Shared {
     pub(crate) fn new(name: &str, memory: usize, protocol: Protocol) -> Arc<Self> {
         let machine = match protocol {
             Protocol::AtLeastOnce => AtLeastOnce::new(),
+            Protocol::OffsetsInSink => AtLeastOnce::advisory(),
         };
         Arc::new(Self {
             name: name.into(),

@@ -89,7 +89,7 @@ pub(super) struct WriterSetup {
 /// Runs until the lane has ended and everything it handed over is settled.
 pub(super) async fn run(setup: WriterSetup) {
     let WriterSetup { shared, sink, dead_letters, mut flushes, in_flight, lane } = setup;
-    let writer = sink.writer();
+    let writer = sink.writer(&shared.name);
     let most = sink.limits().in_flight;
     let task = WriterTask { shared: &shared, writer: &*writer, dead_letters: dead_letters.as_deref() };
     let mut running = FuturesUnordered::new();
@@ -147,7 +147,7 @@ impl WriterTask<'_> {
             if flush.batches.iter().all(Batch::is_empty) {
                 break;
             }
-            match self.writer.write(&mut flush.batches).await {
+            match self.writer.write(&mut flush.batches, &[]).await {
                 Ok(()) => break,
                 Err(SinkError::Transient { cause, retry_after }) => {
                     waiting.get_or_insert_with(|| self.shared.wait());
@@ -165,6 +165,9 @@ impl WriterTask<'_> {
                 }
                 Err(SinkError::Rejected { rows }) => self.reject(flush, &rows, &mut letters)?,
                 Err(SinkError::Fatal { cause, hint }) => return Err(fatal(flush, &cause, hint)),
+                Err(error @ (SinkError::Fenced { .. } | SinkError::InDoubt { .. })) => {
+                    return Err(fatal(flush, &error.to_string(), None));
+                }
                 Err(SinkError::Closed) => {
                     let message = SinkError::Closed.to_string();
                     return Err(Failure { kind: FailureKind::OutputClosed, message, hint: None });

@@ -11,6 +11,7 @@
 //! | [`schema`] | the columns that a JSON Schema describes |
 //! | [`record`] | one Kafka record as encoders see it |
 //! | [`batch`] | rows of one table in wire format, and where each came from |
+//! | [`offsets`] | positions that a sink keeps beside the rows |
 //! | [`sink`] | [`Sink`], [`Encoder`], [`Writer`], [`SinkError`] |
 //! | [`units`] | sizes, durations and secrets as users write them |
 
@@ -18,6 +19,7 @@
 
 pub mod batch;
 pub mod document;
+pub mod offsets;
 pub mod record;
 pub mod schema;
 pub mod sink;
@@ -25,6 +27,7 @@ pub mod units;
 
 pub use batch::{Batch, RowSource};
 pub use document::{Document, Member, Number, Object};
+pub use offsets::{Advance, Claim, Claimed, Epoch, NewPosition, OffsetStore, StoredPosition};
 pub use record::{Header, Record, TopicPartition, Value};
 pub use schema::{Column, Columns, Kind, Mode, TableSchema, TimeUnit, TimestampSource};
 pub use sink::{

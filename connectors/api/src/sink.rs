@@ -10,6 +10,7 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 
 use crate::batch::Batch;
+use crate::offsets::{Advance, OffsetStore};
 use crate::record::Record;
 use crate::schema::TableSchema;
 
@@ -18,6 +19,9 @@ use crate::schema::TableSchema;
 pub enum Protocol {
     /// Rows are confirmed first, the Kafka offset follows. A crash between the two writes rows again.
     AtLeastOnce,
+    /// Rows and offsets are committed by the sink in one transaction: exactly once. The Kafka offset follows, for tools
+    /// that show the lag.
+    OffsetsInSink,
 }
 
 /// Limits of the server and wishes of the sink.
@@ -31,6 +35,8 @@ pub struct SinkLimits {
     pub in_flight: usize,
     /// Whether one batch may hold rows of several partitions.
     pub batches_mix_partitions: bool,
+    /// The rows of a batch where the pipeline file does not say.
+    pub usual_rows: u32,
 }
 
 /// One destination, shared by all lanes of a pipeline.
@@ -47,12 +53,30 @@ pub trait Sink: Send + Sync + 'static {
     /// The full name of the table that takes the records of `topic`, for example `transactions.cash_ins`.
     fn table(&self, topic: &str) -> Arc<str>;
 
+    /// Makes the table of `topic` ready, or finds it so: called before the first [`Self::encoder`] of a topic and again
+    /// after every restart, so that encoders follow the table that is really there. Ends by a deadline of its own; the
+    /// runtime repeats it while the error is transient and reads nothing of the topic meanwhile.
+    fn prepare<'a>(
+        &'a self,
+        topic: &'a str,
+        schema: Option<&'a TableSchema>,
+    ) -> BoxFuture<'a, Result<(), SinkError>> {
+        let _ = (topic, schema);
+        Box::pin(async { Ok(()) })
+    }
+
     /// An encoder for the records of `topic`. Without a schema a sink that needs columns answers
     /// [`SinkError::Fatal`].
     fn encoder(&self, topic: &str, schema: Option<&TableSchema>) -> Result<Box<dyn Encoder>, SinkError>;
 
-    /// A writer for one lane.
-    fn writer(&self) -> Box<dyn Writer>;
+    /// A writer for one lane of `pipeline`.
+    fn writer(&self, pipeline: &str) -> Box<dyn Writer>;
+
+    /// The positions that `pipeline` keeps in the sink; there where the protocol is [`Protocol::OffsetsInSink`].
+    fn offsets(&self, pipeline: &str) -> Option<Arc<dyn OffsetStore>> {
+        let _ = pipeline;
+        None
+    }
 
     /// How many rows each table holds now, asked from the server. Empty where a sink has no tables.
     fn count_rows<'a>(&'a self, tables: &'a [Arc<str>]) -> BoxFuture<'a, Result<Vec<TableCount>, SinkError>> {
@@ -110,7 +134,15 @@ pub trait Writer: Send + Sync {
     /// [`SinkLimits::in_flight`] calls run at once. `Ok` means that every row is durable. On an error the
     /// writer has cut out of `batches` the rows that are durable; whatever is left has not been confirmed and
     /// the runtime calls again with it. Every call ends by a deadline of its own.
-    fn write<'a>(&'a self, batches: &'a mut [Batch]) -> BoxFuture<'a, Result<(), SinkError>>;
+    ///
+    /// With [`Protocol::OffsetsInSink`] the rows and all of `advances`, at most one per partition, are one transaction:
+    /// either all of it is durable or nothing, and an error leaves `batches` as they are. There may be advances without
+    /// rows. With other protocols `advances` is empty.
+    fn write<'a>(
+        &'a self,
+        batches: &'a mut [Batch],
+        advances: &'a [Advance],
+    ) -> BoxFuture<'a, Result<(), SinkError>>;
 }
 
 /// Why a flush is not written.
@@ -129,6 +161,20 @@ pub enum SinkError {
     Rejected {
         /// The rows, by position in the batches that are left.
         rows: Vec<RejectedRow>,
+    },
+    /// Partitions were taken over by somebody else since we did, or their position is not where it was: nothing was
+    /// written. Only with [`Protocol::OffsetsInSink`].
+    #[error("the position of {partitions:?} was taken over by another process")]
+    Fenced {
+        /// Indices into the advances of the call.
+        partitions: Vec<usize>,
+    },
+    /// The connection broke after the commit was asked for: nobody knows whether the transaction is durable before the
+    /// partitions are taken over again. Only with [`Protocol::OffsetsInSink`].
+    #[error("{cause}")]
+    InDoubt {
+        /// What happened, without values of rows.
+        cause: String,
     },
     /// Whoever read the output has gone away, as `head` does: the pipeline ends, and nothing is wrong.
     #[error("the output was closed by its reader")]

@@ -186,6 +186,7 @@ impl Sink for BigQuerySink {
             request_rows: MAX_REQUEST_ROWS,
             in_flight: usize::from(self.shared.config.in_flight.max(1)),
             batches_mix_partitions: true,
+            usual_rows: 500,
         }
     }
 
@@ -208,7 +209,7 @@ impl Sink for BigQuerySink {
         Ok(Box::new(RowEncoder::new(&self.shared.config, topic, schema)))
     }
 
-    fn writer(&self) -> Box<dyn Writer> {
+    fn writer(&self, _pipeline: &str) -> Box<dyn Writer> {
         Box::new(BigQueryWriter::new(Arc::clone(&self.shared)))
     }
 

@@ -8,7 +8,7 @@ use futures::StreamExt as _;
 use futures::future::BoxFuture;
 use gcp_bigquery_client::model::table_data_insert_all_request::TableDataInsertAllRequestGzipped;
 use tracing::warn;
-use txconnect_connector_api::{BadRecord, Batch, RejectedRow, SinkError, Writer};
+use txconnect_connector_api::{Advance, BadRecord, Batch, RejectedRow, SinkError, Writer};
 
 use crate::answers::{RowErrors, Verdict, judge, too_large};
 use crate::encode::request_body;
@@ -173,7 +173,11 @@ impl BigQueryWriter {
 
 impl Writer for BigQueryWriter {
     /// Leaves the batches as they are where all rows are in.
-    fn write<'a>(&'a self, batches: &'a mut [Batch]) -> BoxFuture<'a, Result<(), SinkError>> {
+    fn write<'a>(
+        &'a self,
+        batches: &'a mut [Batch],
+        _advances: &'a [Advance],
+    ) -> BoxFuture<'a, Result<(), SinkError>> {
         Box::pin(async move {
             let outcomes: Vec<Outcome> = if let [batch] = batches {
                 vec![self.write_batch(batch).await]

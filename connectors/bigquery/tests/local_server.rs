@@ -66,7 +66,7 @@ async fn values_arrive_as_they_were_and_ids_make_a_second_write_harmless() {
         let sink = sink_of(&server, &json!({ "compression": compression }));
         let mut batches =
             [batch(&sink, "t", &schema(), &[record_json(7), record_json(9_007_199_254_740_993)])];
-        sink.writer().write(&mut batches).await.unwrap();
+        sink.writer("test").write(&mut batches, &[]).await.unwrap();
         assert_eq!(offsets(&batches[0]), [0, 1]);
         assert_eq!(batches[0].requests, 1);
     }
@@ -84,7 +84,7 @@ async fn an_emulator_is_found_by_its_variable_without_credentials() {
     let address = server.address().to_string();
     let environment = move |name: &str| (name == "BIGQUERY_EMULATOR_HOST").then(|| address.clone());
     let sink = sink(&json!({}), &environment);
-    sink.writer().write(&mut [batch(&sink, "t", &schema(), &records(0..3))]).await.unwrap();
+    sink.writer("test").write(&mut [batch(&sink, "t", &schema(), &records(0..3))], &[]).await.unwrap();
     assert_eq!(ids(&server, "t"), [0, 1, 2]);
 }
 
@@ -96,8 +96,8 @@ async fn a_row_the_server_refuses_is_named_and_the_others_go_in_without_it() {
     let mut rows = records(0..4);
     rows[2]["note"] = json!("hunter2");
     let mut batches = [batch(&sink, "t", &schema(), &rows)];
-    let writer = sink.writer();
-    let Err(SinkError::Rejected { rows: refused }) = writer.write(&mut batches).await else {
+    let writer = sink.writer("test");
+    let Err(SinkError::Rejected { rows: refused }) = writer.write(&mut batches, &[]).await else {
         panic!("the row should be refused")
     };
     assert_eq!(refused.iter().map(|row| (row.batch, row.row)).collect::<Vec<_>>(), [(0, 2)]);
@@ -105,7 +105,7 @@ async fn a_row_the_server_refuses_is_named_and_the_others_go_in_without_it() {
     assert_eq!(offsets(&batches[0]), [0, 1, 2, 3]);
     assert_eq!(ids(&server, "t"), [0; 0]);
     batches[0].retain_rows(|row, _| row != 2);
-    writer.write(&mut batches).await.unwrap();
+    writer.write(&mut batches, &[]).await.unwrap();
     assert_eq!(ids(&server, "t"), [0, 1, 3]);
 }
 
@@ -116,10 +116,10 @@ async fn rows_that_are_in_are_cut_out_and_only_the_others_sent_again() {
     let sink = sink_of(&server, &json!({ "insert_ids": false }));
     server.script(insert_fault(row_errors(&[0, 3], "backendError")).times(1));
     let mut batches = [batch(&sink, "t", &schema(), &records(0..5))];
-    let writer = sink.writer();
-    assert!(matches!(writer.write(&mut batches).await, Err(SinkError::Transient { .. })));
+    let writer = sink.writer("test");
+    assert!(matches!(writer.write(&mut batches, &[]).await, Err(SinkError::Transient { .. })));
     assert_eq!(offsets(&batches[0]), [0, 3]);
-    writer.write(&mut batches).await.unwrap();
+    writer.write(&mut batches, &[]).await.unwrap();
     assert_eq!(ids(&server, "t"), [0, 1, 2, 3, 4]);
     assert_eq!(batches[0].requests, 2);
 }
@@ -130,10 +130,10 @@ async fn a_reply_that_is_lost_doubles_no_row() {
     let sink = sink_of(&server, &json!({}));
     server.script(insert_fault(What::ReplyLost).times(1));
     let mut batches = [batch(&sink, "t", &schema(), &records(0..5))];
-    let writer = sink.writer();
-    assert!(matches!(writer.write(&mut batches).await, Err(SinkError::Transient { .. })));
+    let writer = sink.writer("test");
+    assert!(matches!(writer.write(&mut batches, &[]).await, Err(SinkError::Transient { .. })));
     assert_eq!(offsets(&batches[0]), [0, 1, 2, 3, 4]);
-    writer.write(&mut batches).await.unwrap();
+    writer.write(&mut batches, &[]).await.unwrap();
     assert_eq!(ids(&server, "t"), [0, 1, 2, 3, 4]);
 }
 
@@ -159,11 +159,11 @@ async fn answers_that_pass_are_transient_and_others_fatal() {
         let sink = sink_of(&server, &json!({}));
         server.script(insert_fault(what.clone()).times(1));
         let mut batches = [batch(&sink, "t", &schema(), &records(0..2))];
-        let writer = sink.writer();
-        let error = writer.write(&mut batches).await.unwrap_err();
+        let writer = sink.writer("test");
+        let error = writer.write(&mut batches, &[]).await.unwrap_err();
         assert_eq!(matches!(error, SinkError::Transient { .. }), transient, "{what:?}: {error}");
         assert_eq!(offsets(&batches[0]), [0, 1]);
-        writer.write(&mut batches).await.unwrap();
+        writer.write(&mut batches, &[]).await.unwrap();
         assert_eq!(ids(&server, "t"), [0, 1]);
     }
 }
@@ -175,7 +175,7 @@ async fn a_new_table_that_is_not_known_everywhere_is_waited_for() {
     server.script(insert_fault(What::NotFoundAfterCreate { ms: 100 }));
     let mut batches = [batch(&sink, "t", &schema(), &records(0..2))];
     let patience = Duration::from_mins(1);
-    write_patiently(&*sink.writer(), &mut batches, Duration::from_millis(10), patience).await.unwrap();
+    write_patiently(&*sink.writer("test"), &mut batches, Duration::from_millis(10), patience).await.unwrap();
     assert_eq!(ids(&server, "t"), [0, 1]);
     assert!(batches[0].requests > 1);
 }
@@ -188,12 +188,12 @@ async fn a_column_that_has_not_arrived_everywhere_is_waited_for_and_no_row_is_re
         "id": { "type": "integer" }, "note": { "type": "string" } } }));
     let before = sink_of(&server, &json!({}));
     let mut batches = [batch(&before, "t", &narrow, &[json!({ "id": 1 })])];
-    before.writer().write(&mut batches).await.unwrap();
+    before.writer("test").write(&mut batches, &[]).await.unwrap();
 
     // Both rows come from offset 0: with ids the second would count as the first, sent again.
     let after = sink_of(&server, &json!({ "insert_ids": false }));
     let mut batches = [batch(&after, "t", &wide, &[json!({ "id": 2, "note": "x" })])];
-    let error = after.writer().write(&mut batches).await.unwrap_err();
+    let error = after.writer("test").write(&mut batches, &[]).await.unwrap_err();
     assert!(matches!(&error, SinkError::Fatal { cause, .. } if cause.contains("`note` (STRING) is missing")));
 
     server.script(insert_fault(What::SchemaLag { ms: 100 }));
@@ -202,8 +202,8 @@ async fn a_column_that_has_not_arrived_everywhere_is_waited_for_and_no_row_is_re
     let table = format!("{}/projects/p/datasets/d/tables/t", server.base_url());
     let patched = reqwest::Client::new().patch(table).json(&columns).send().await.unwrap();
     assert!(patched.status().is_success());
-    let writer = after.writer();
-    let error = writer.write(&mut batches).await.unwrap_err();
+    let writer = after.writer("test");
+    let error = writer.write(&mut batches, &[]).await.unwrap_err();
     assert!(matches!(error, SinkError::Transient { .. }), "{error:?}");
     let patience = Duration::from_mins(1);
     write_patiently(&*writer, &mut batches, Duration::from_millis(10), patience).await.unwrap();
@@ -231,13 +231,13 @@ async fn a_request_the_server_finds_too_large_goes_in_halves() {
     };
     server.script(insert_fault(too_large.clone()).times(2));
     let mut batches = [batch(&sink, "t", &schema(), &records(0..5))];
-    sink.writer().write(&mut batches).await.unwrap();
+    sink.writer("test").write(&mut batches, &[]).await.unwrap();
     assert_eq!(ids(&server, "t"), [0, 1, 2, 3, 4]);
     assert_eq!(batches[0].requests, 5);
 
     server.script(insert_fault(too_large).times(1));
     let mut batches = [batch(&sink, "t", &schema(), &records(9..10))];
-    let Err(SinkError::Rejected { rows }) = sink.writer().write(&mut batches).await else {
+    let Err(SinkError::Rejected { rows }) = sink.writer("test").write(&mut batches, &[]).await else {
         panic!("a single row cannot be halved")
     };
     assert_eq!(rows[0].why.class, "bigquery.too_large");
@@ -253,10 +253,10 @@ async fn of_several_tables_each_keeps_its_own_account() {
         batch(&sink, "b", &schema(), &records(0..3)),
         batch(&sink, "c", &schema(), &records(0..3)),
     ];
-    let writer = sink.writer();
-    assert!(matches!(writer.write(&mut batches).await, Err(SinkError::Transient { .. })));
+    let writer = sink.writer("test");
+    assert!(matches!(writer.write(&mut batches, &[]).await, Err(SinkError::Transient { .. })));
     assert_eq!(batches.each_ref().map(offsets), [vec![], vec![1], vec![]]);
-    writer.write(&mut batches).await.unwrap();
+    writer.write(&mut batches, &[]).await.unwrap();
     for table in ["a", "b", "c"] {
         assert_eq!(ids(&server, table), [0, 1, 2]);
     }
@@ -268,8 +268,8 @@ async fn lanes_that_start_together_create_one_table() {
     let sink = sink_of(&server, &json!({}));
     let mut first = [batch(&sink, "t", &schema(), &records(0..3))];
     let mut second = [batch(&sink, "t", &schema(), &records(0..3))];
-    let (one, two) = (sink.writer(), sink.writer());
-    let (one, two) = futures::join!(one.write(&mut first), two.write(&mut second));
+    let (one, two) = (sink.writer("test"), sink.writer("test"));
+    let (one, two) = futures::join!(one.write(&mut first, &[]), two.write(&mut second, &[]));
     one.unwrap();
     two.unwrap();
     assert_eq!(server.tables().len(), 1);
@@ -280,7 +280,11 @@ async fn a_server_that_asks_for_a_token_gets_a_clear_error() {
     let options = Options { required_token: Some("right".to_owned()), ..Options::default() };
     let server = LocalBigQuery::start(options).await.unwrap();
     let sink = sink_of(&server, &json!({}));
-    let error = sink.writer().write(&mut [batch(&sink, "t", &schema(), &records(0..1))]).await.unwrap_err();
+    let error = sink
+        .writer("test")
+        .write(&mut [batch(&sink, "t", &schema(), &records(0..1))], &[])
+        .await
+        .unwrap_err();
     let SinkError::Fatal { cause, hint: Some(hint) } = error else { panic!("{error:?}") };
     assert!(cause.contains("401") && hint.contains("credentials"), "{cause} / {hint}");
 }
@@ -291,7 +295,7 @@ async fn a_server_that_is_away_is_waited_for() {
     let sink = sink_of(&server, &json!({ "timeout": "1s" }));
     server.stop().await;
     let mut batches = [batch(&sink, "t", &schema(), &records(0..2))];
-    let error = sink.writer().write(&mut batches).await.unwrap_err();
+    let error = sink.writer("test").write(&mut batches, &[]).await.unwrap_err();
     assert!(matches!(error, SinkError::Transient { .. }), "{error:?}");
     assert_eq!(offsets(&batches[0]), [0, 1]);
 }
@@ -301,7 +305,7 @@ async fn a_foreign_emulator_takes_rows_too() {
     let options = Options { foreign_emulator: true, auto_create_datasets: true, ..Options::default() };
     let server = LocalBigQuery::start(options).await.unwrap();
     let sink = sink_of(&server, &json!({}));
-    sink.writer().write(&mut [batch(&sink, "t", &schema(), &records(0..3))]).await.unwrap();
+    sink.writer("test").write(&mut [batch(&sink, "t", &schema(), &records(0..3))], &[]).await.unwrap();
     assert_eq!(ids(&server, "t"), [0, 1, 2]);
 }
 

@@ -50,6 +50,7 @@ impl Sink for StdoutSink {
             request_rows: MAX_BATCH_BYTES,
             in_flight: 1,
             batches_mix_partitions: true,
+            usual_rows: 500,
         }
     }
 
@@ -61,7 +62,7 @@ impl Sink for StdoutSink {
         Ok(Box::new(LineEncoder::new(self.config.envelope)))
     }
 
-    fn writer(&self) -> Box<dyn Writer> {
+    fn writer(&self, _pipeline: &str) -> Box<dyn Writer> {
         Box::new(StdoutWriter::new(self.output.clone()))
     }
 }

@@ -3,7 +3,7 @@
 use std::mem;
 
 use futures::future::BoxFuture;
-use txconnect_connector_api::{Batch, SinkError, Writer};
+use txconnect_connector_api::{Advance, Batch, SinkError, Writer};
 
 use crate::output::{Output, sink_error};
 
@@ -44,7 +44,11 @@ impl StdoutWriter {
 impl Writer for StdoutWriter {
     /// Waits for as long as the reader of stdout takes: a pager that is not scrolled holds the pipeline up and
     /// is no failure. Leaves the batches as they are where all lines are out.
-    fn write<'a>(&'a self, batches: &'a mut [Batch]) -> BoxFuture<'a, Result<(), SinkError>> {
+    fn write<'a>(
+        &'a self,
+        batches: &'a mut [Batch],
+        _advances: &'a [Advance],
+    ) -> BoxFuture<'a, Result<(), SinkError>> {
         Box::pin(async move {
             for index in 0..batches.len() {
                 if let Err(error) = self.write_batch(&mut batches[index]).await {
@@ -119,7 +123,7 @@ mod tests {
         let (file, taken) = narrow(usize::MAX, 3, ErrorKind::Other);
         let writer = StdoutWriter::new(Output::new(Box::new(file)));
         let mut batches = [batch(&["one", "two"]), batch(&[]), batch(&["three"])];
-        writer.write(&mut batches).await.unwrap();
+        writer.write(&mut batches, &[]).await.unwrap();
         assert_eq!(taken.lock().unwrap().as_slice(), b"one\ntwo\nthree\n");
         assert_eq!(batches[0].requests, 1);
     }
@@ -129,7 +133,7 @@ mod tests {
         let (file, _) = narrow("one\ntwo\nth".len(), 64, ErrorKind::BrokenPipe);
         let writer = StdoutWriter::new(Output::new(Box::new(file)));
         let mut batches = [batch(&["one"]), batch(&["two", "three", "four"]), batch(&["five"])];
-        let error = writer.write(&mut batches).await.unwrap_err();
+        let error = writer.write(&mut batches, &[]).await.unwrap_err();
         assert!(matches!(error, SinkError::Closed));
         assert_eq!(offsets(&batches[0]), [0; 0]);
         assert_eq!(offsets(&batches[1]), [1, 2]);
@@ -141,7 +145,7 @@ mod tests {
     async fn a_full_disk_is_fatal_and_says_so() {
         let (file, _) = narrow(0, 64, ErrorKind::StorageFull);
         let writer = StdoutWriter::new(Output::new(Box::new(file)));
-        let error = writer.write(&mut [batch(&["one"])]).await.unwrap_err();
+        let error = writer.write(&mut [batch(&["one"])], &[]).await.unwrap_err();
         assert!(matches!(error, SinkError::Fatal { .. }));
         assert!(matches!(error, SinkError::Fatal { hint: Some(hint), .. } if hint.contains("disk")));
     }
@@ -169,9 +173,9 @@ mod tests {
         let taken = Arc::default();
         let writer = StdoutWriter::new(Output::new(Box::new(Hiccup(Arc::clone(&taken), 0))));
         let mut batches = [batch(&["one", "two"])];
-        assert!(writer.write(&mut batches).await.is_err());
+        assert!(writer.write(&mut batches, &[]).await.is_err());
         assert_eq!(offsets(&batches[0]), [0, 1]);
-        writer.write(&mut batches).await.unwrap();
+        writer.write(&mut batches, &[]).await.unwrap();
         assert_eq!(taken.lock().unwrap().as_slice(), b"on\none\ntwo\n");
     }
 
@@ -185,7 +189,7 @@ mod tests {
             let writer = StdoutWriter::new(Output::new(Box::new(file)));
             let mut batches = [batch(&lines)];
             let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-            let result = runtime.block_on(writer.write(&mut batches));
+            let result = runtime.block_on(writer.write(&mut batches, &[]));
             let taken = taken.lock().unwrap();
             let out = taken.split(|byte| *byte == b'\n').count() - 1;
             if result.is_ok() {

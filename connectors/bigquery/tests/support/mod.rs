@@ -118,7 +118,7 @@ pub(crate) async fn write_patiently(
 ) -> Result<(), SinkError> {
     let attempts = async {
         loop {
-            match writer.write(batches).await {
+            match writer.write(batches, &[]).await {
                 Err(SinkError::Transient { .. }) => tokio::time::sleep(pause).await,
                 other => return other,
             }
@@ -155,7 +155,7 @@ pub(crate) async fn rows_of_every_type_arrive_in_a_table_that_is_created(place: 
     let sink = place.sink(&json!({ "partition_by": { "column": "at" }, "cluster_by": ["id"] }));
     assert_eq!(place.count(&sink, &sink.table(&topic)).await, None);
     let mut batches = [batch(&sink, &topic, &schema(), &records(0..50))];
-    write_patiently(&*sink.writer(), &mut batches, place.pause, place.patience).await.unwrap();
+    write_patiently(&*sink.writer("test"), &mut batches, place.pause, place.patience).await.unwrap();
     assert_eq!(offsets(&batches[0]).len(), 50);
     let seen = async {
         while place.count(&sink, &sink.table(&topic)).await != Some(50) {
@@ -170,7 +170,7 @@ pub(crate) async fn a_missing_table_is_fatal_where_none_may_be_created(place: &P
     let topic = format!("{}_missing", place.unique);
     let sink = place.sink(&json!({ "table_changes": "none" }));
     let mut batches = [batch(&sink, &topic, &schema(), &records(0..1))];
-    match sink.writer().write(&mut batches).await {
+    match sink.writer("test").write(&mut batches, &[]).await {
         Err(SinkError::Fatal { hint: Some(hint), .. }) => {
             assert!(hint.contains("CREATE TABLE") && hint.contains("`amount` NUMERIC(18, 2)"), "{hint}");
         }
@@ -186,10 +186,10 @@ pub(crate) async fn a_table_that_does_not_fit_is_fatal(place: &Place<'_>) {
         schema_of(&json!({ "properties": { "id": { "type": "string" }, "note": { "type": "string" } } }));
     let first = place.sink(&json!({}));
     let mut batches = [batch(&first, &topic, &other, &[json!({ "id": "a" })])];
-    write_patiently(&*first.writer(), &mut batches, place.pause, place.patience).await.unwrap();
+    write_patiently(&*first.writer("test"), &mut batches, place.pause, place.patience).await.unwrap();
     let second = place.sink(&json!({}));
     let mut batches = [batch(&second, &topic, &schema(), &records(0..1))];
-    match second.writer().write(&mut batches).await {
+    match second.writer("test").write(&mut batches, &[]).await {
         Err(SinkError::Fatal { cause, .. }) => {
             assert!(cause.contains("`id` is STRING"), "{cause}");
             assert!(cause.contains("`amount`"), "{cause}");

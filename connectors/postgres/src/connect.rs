@@ -1,0 +1,1 @@
+//! Connections: hosts, TLS, time-outs.
