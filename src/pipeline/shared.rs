@@ -4,12 +4,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use txconnect_connector_api::Protocol;
+use txconnect_connector_api::{Epoch, Protocol};
 
 use super::books::{Books, Tally};
 use super::memory::Memory;
 use super::open::Stage;
-use crate::delivery::{Action, AtLeastOnce, Event, Slot, Span};
+use crate::delivery::{Action, Assignment, AtLeastOnce, Event, OffsetsInSink, Plan, Settled, Slot, Span};
 
 /// Why a pipeline ended before its time.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -95,26 +95,40 @@ impl Drop for Waiting<'_> {
 
 struct Delivery {
     machine: AtLeastOnce,
+    /// Where the sink keeps the positions.
+    in_sink: Option<OffsetsInSink>,
     actions: Vec<Action>,
+    /// Partitions that somebody else has taken over, to be started anew if the group still says that they are ours.
+    fenced: Vec<(Slot, Assignment)>,
 }
 
 impl Delivery {
     fn handle(&mut self, event: Event) {
         self.machine.handle(event, &mut self.actions);
+        if let Some(in_sink) = &mut self.in_sink {
+            in_sink.keep(|slot, assignment| self.machine.is_current(slot, assignment));
+        }
+    }
+
+    fn fenced(&mut self, spans: &[Span]) {
+        if let Some(in_sink) = &mut self.in_sink {
+            in_sink.fenced(spans);
+            self.fenced.extend(spans.iter().map(|span| (span.slot, span.assignment)));
+        }
     }
 }
 
 impl Shared {
     pub(crate) fn new(name: &str, memory: usize, protocol: Protocol) -> Arc<Self> {
-        let machine = match protocol {
-            Protocol::AtLeastOnce => AtLeastOnce::new(),
-            Protocol::OffsetsInSink => AtLeastOnce::advisory(),
+        let (machine, in_sink) = match protocol {
+            Protocol::AtLeastOnce => (AtLeastOnce::new(), None),
+            Protocol::OffsetsInSink => (AtLeastOnce::advisory(), Some(OffsetsInSink::new())),
         };
         Arc::new(Self {
             name: name.into(),
             books: Books::default(),
             memory: Memory::with_limit(memory),
-            delivery: Mutex::new(Delivery { machine, actions: Vec::new() }),
+            delivery: Mutex::new(Delivery { machine, in_sink, actions: Vec::new(), fenced: Vec::new() }),
             moved: Condvar::new(),
             failure: Mutex::new(None),
             health: Mutex::new(Health::Starting),
@@ -146,12 +160,69 @@ impl Shared {
         for (span, tally) in spans {
             if delivery.machine.is_current(span.slot, span.assignment) {
                 self.books.add(span.slot, Tally { read: 0, ..*tally });
+                if let Some(in_sink) = &mut delivery.in_sink {
+                    in_sink.written(&[*span]);
+                    self.books.committed(span.slot, span.next);
+                }
                 delivery.handle(Event::Finished(*span));
             }
         }
         drop(delivery);
         self.flushes.fetch_add(1, Ordering::Relaxed);
         self.moved.notify_all();
+    }
+
+    /// Whether the sink keeps the positions that count.
+    pub(crate) fn keeps_offsets_in_sink(&self) -> bool {
+        self.delivery().in_sink.is_some()
+    }
+
+    /// The sink has given us a partition: it has stored `stored`, and reading begins at `position`. To be told after
+    /// [`Event::Assigned`].
+    pub(crate) fn taken_over(
+        &self,
+        slot: Slot,
+        assignment: Assignment,
+        epoch: Epoch,
+        stored: i64,
+        position: i64,
+    ) {
+        if let Some(in_sink) = &mut self.delivery().in_sink {
+            in_sink.started(slot, assignment, epoch, stored, position);
+        }
+    }
+
+    /// How a flush is to be written; `None` where the sink keeps no positions.
+    pub(crate) fn plan(&self, spans: &[Span]) -> Option<Plan> {
+        self.delivery().in_sink.as_ref().map(|in_sink| in_sink.plan(spans))
+    }
+
+    /// A transaction may or may not be durable.
+    pub(crate) fn in_doubt(&self, spans: &[Span]) {
+        if let Some(in_sink) = &mut self.delivery().in_sink {
+            in_sink.in_doubt(spans);
+        }
+    }
+
+    /// The partition of a span in doubt was taken over again; answers what has become of the span.
+    pub(crate) fn taken_over_again(&self, span: &Span, epoch: Epoch, stored: i64) -> Settled {
+        let mut delivery = self.delivery();
+        let Some(in_sink) = &mut delivery.in_sink else { return Settled::Elsewhere };
+        let settled = in_sink.taken_over_again(span, epoch, stored);
+        if settled == Settled::Elsewhere {
+            delivery.fenced(&[*span]);
+        }
+        settled
+    }
+
+    /// Somebody else has taken over the partitions of these spans.
+    pub(crate) fn fenced(&self, spans: &[Span]) {
+        self.delivery().fenced(spans);
+    }
+
+    /// Partitions that are to be started anew, each once.
+    pub(crate) fn take_fenced(&self) -> Vec<(Slot, Assignment)> {
+        std::mem::take(&mut self.delivery().fenced)
     }
 
     /// What the machine wants done, oldest first.
