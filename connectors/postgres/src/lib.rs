@@ -2,10 +2,24 @@
 //!
 //! | module | what it does |
 //! |---|---|
+//! | [`config`] | the `postgres` block of a pipeline file |
 //! | [`plan`] | schema → columns of a table |
+//! | [`ddl`] | the statements that make a table |
+//! | [`fit`] | a plan for the table that is there |
+//! | [`row`], [`order`] | rows of a batch, read back and compared |
 //! | [`connect`] | connections: hosts, TLS, time-outs |
+//! | `numeric` | decimal literals in PostgreSQL's binary form |
 
 #![forbid(unsafe_code)]
 
+pub mod config;
 pub mod connect;
+pub mod ddl;
+pub mod fit;
+mod numeric;
+pub mod order;
 pub mod plan;
+pub mod row;
+
+pub use config::PostgresConfig;
+pub use plan::TablePlan;
