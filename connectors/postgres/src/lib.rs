@@ -4,8 +4,14 @@
 //! |---|---|
 //! | [`plan`] | schema → columns of a table |
 //! | [`connect`] | connections: hosts, TLS, time-outs |
+//! | [`error`] | what an error of the server means |
 
 #![forbid(unsafe_code)]
 
+mod address;
 pub mod connect;
+pub mod error;
 pub mod plan;
+mod session;
+mod settings;
+mod tls;
