@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_postgres::tls::MakeTlsConnect;
+use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, Connection, SimpleQueryMessage, Socket};
 use tokio_postgres_rustls::MakeRustlsConnect;
 use tracing::debug;
@@ -15,8 +16,14 @@ use crate::error::{CallFailure, Trouble, classify};
 
 type Stream = <MakeRustlsConnect as MakeTlsConnect<Socket>>::Stream;
 
+/// A parameter of a statement, with its type: statements without names are sent with the types of their parameters.
+pub(crate) type Parameter<'a> = (&'a (dyn ToSql + Sync), Type);
+
 /// The oldest server with what is relied on.
 const OLDEST_VERSION: u32 = 12;
+
+/// The first server that shows how far a COPY is.
+const FIRST_WITH_COPY_PROGRESS: u32 = 14;
 
 /// How long the server is asked to give up a statement that was not waited for.
 const CANCEL_TIMEOUT: Duration = Duration::from_secs(5);
@@ -38,6 +45,7 @@ pub struct Session {
     driver: JoinHandle<()>,
     ended_by: Arc<OnceLock<String>>,
     opening: Opening,
+    shows_copy_progress: bool,
 }
 
 /// A transaction that was begun.
@@ -72,7 +80,8 @@ pub(crate) async fn open(
     let version = connection.parameter("server_version").unwrap_or_default().to_owned();
     let ended_by = Arc::new(OnceLock::new());
     let driver = tokio::spawn(drive(connection, Arc::clone(&ended_by)));
-    let session = Session { client, driver, ended_by, opening };
+    let shows_copy_progress = digits(&version).is_some_and(|major| major >= FIRST_WITH_COPY_PROGRESS);
+    let session = Session { client, driver, ended_by, opening, shows_copy_progress };
     let host = &session.opening.host;
     let failed = |error: &tokio_postgres::Error| classify(error, host);
 
@@ -115,16 +124,18 @@ fn unfit(version: &str, described: &str) -> Option<String> {
                 .to_owned(),
         );
     }
-    let digits = |text: &str| -> Option<u32> {
-        let end = text.find(|character: char| !character.is_ascii_digit()).unwrap_or(text.len());
-        text[..end].parse().ok()
-    };
     let major = digits(version).or_else(|| digits(described.split(' ').nth(1).unwrap_or_default()));
     match major {
         Some(major) if major >= OLDEST_VERSION => None,
         Some(major) => Some(format!("the server is PostgreSQL {major}, which is too old")),
         None => Some("the server does not say which version of PostgreSQL it is".to_owned()),
     }
+}
+
+/// The number that `text` begins with.
+fn digits(text: &str) -> Option<u32> {
+    let end = text.find(|character: char| !character.is_ascii_digit()).unwrap_or(text.len());
+    text[..end].parse().ok()
 }
 
 /// Moves bytes between the client and the socket until either is gone. Notices may hold values: they are dropped.
@@ -163,6 +174,11 @@ impl Session {
     /// Whether the connection is gone.
     pub fn is_closed(&self) -> bool {
         self.client.is_closed() || self.driver.is_finished()
+    }
+
+    /// Whether the server has the view `pg_stat_progress_copy`.
+    pub(crate) fn shows_copy_progress(&self) -> bool {
+        self.shows_copy_progress
     }
 
     /// Runs a call within the time-out; `doing` says what it is for. On a time-out the session is over.
