@@ -202,13 +202,17 @@ impl Source {
         Ok(starting)
     }
 
-    /// Kafka's ids of the partitions' topics, by name.
+    /// Kafka's ids of the partitions' topics, by name; only stored positions need them.
     fn topic_ids(
         &self,
         partitions: &[TopicPartition],
     ) -> Result<BTreeMap<String, Option<String>>, KafkaError> {
-        let _ = partitions;
-        Ok(BTreeMap::new())
+        if self.offsets.is_none() {
+            return Ok(BTreeMap::new());
+        }
+        let topics: BTreeSet<&str> = partitions.iter().map(|partition| &*partition.topic).collect();
+        let topics: Vec<&str> = topics.into_iter().collect();
+        self.consumer.topic_ids(&topics, self.question())
     }
 
     /// Has the sink make the tables ready and, where it keeps the positions, take the partitions over.
