@@ -8,18 +8,24 @@
 //! | [`fit`] | a plan for the table that is there |
 //! | [`row`], [`order`] | rows of a batch, read back and compared |
 //! | [`connect`] | connections: hosts, TLS, time-outs |
-//! | `numeric` | decimal literals in PostgreSQL's binary form |
+//! | [`encode`], `values`, `key` | record → row of a batch, value by value |
+//! | `numeric`, `times` | decimals, dates and times in PostgreSQL's binary form |
 
 #![forbid(unsafe_code)]
 
 pub mod config;
 pub mod connect;
 pub mod ddl;
+pub mod encode;
 pub mod fit;
+mod key;
 mod numeric;
 pub mod order;
 pub mod plan;
 pub mod row;
+mod times;
+mod values;
 
 pub use config::PostgresConfig;
+pub use encode::RowEncoder;
 pub use plan::TablePlan;
