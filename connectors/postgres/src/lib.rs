@@ -6,8 +6,9 @@
 //! | [`plan`] | schema → columns of a table |
 //! | [`ddl`] | the statements that make a table |
 //! | [`fit`] | a plan for the table that is there |
+//! | [`encode`], `values`, `key` | record → row of a batch, value by value |
+//! | `numeric`, `times` | decimals, dates and times in PostgreSQL's binary form |
 //! | [`row`], [`order`] | rows of a batch, read back and compared |
-//! | `numeric` | decimal literals in PostgreSQL's binary form |
 //! | [`connect`] | connections: hosts, TLS, time-outs |
 //! | [`blockers`] | who holds a lock that is waited for |
 //! | [`error`] | what an error of the server means |
@@ -21,8 +22,10 @@ pub mod blockers;
 pub mod config;
 pub mod connect;
 pub mod ddl;
+pub mod encode;
 pub mod error;
 pub mod fit;
+mod key;
 mod numeric;
 pub mod offsets;
 pub mod order;
@@ -30,7 +33,10 @@ pub mod plan;
 pub mod row;
 mod session;
 mod settings;
+mod times;
 mod tls;
+mod values;
 
 pub use config::PostgresConfig;
+pub use encode::RowEncoder;
 pub use plan::TablePlan;
