@@ -16,6 +16,7 @@ pub mod blockers;
 pub mod connect;
 pub mod error;
 pub mod offsets;
+mod parameters;
 pub mod plan;
 mod session;
 mod settings;
