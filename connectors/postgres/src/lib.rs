@@ -29,6 +29,7 @@ mod key;
 mod numeric;
 pub mod offsets;
 pub mod order;
+mod parameters;
 pub mod plan;
 pub mod row;
 mod session;
