@@ -15,6 +15,7 @@ mod command_line;
 mod groups;
 mod lost_offsets;
 mod main_job;
+mod offsets;
 mod restarts;
 mod sink_outages;
 mod sources;
