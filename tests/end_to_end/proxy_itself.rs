@@ -1,7 +1,7 @@
 //! The proxy of the tests: a lost commit is really lost, or really carried out.
 
 use crate::proxy::LostCommit;
-use crate::support::Tables;
+use crate::support::{Tables, eventually};
 
 #[test]
 fn a_lost_commit_is_carried_out_or_not_as_was_asked_for() {
@@ -28,8 +28,11 @@ fn a_proxy_that_refuses_or_is_cut_lets_nothing_through_until_it_may() {
     assert!(way.try_run("SELECT 1").is_ok());
     std::thread::scope(|scope| {
         let waiting = scope.spawn(|| way.try_run("SELECT pg_sleep(60)"));
-        crate::support::eventually("the connection is made", || (proxy.connections() == 1).then_some(()));
-        proxy.cut();
+        // Until it is made there is nothing to cut.
+        eventually("the connection is cut", || {
+            proxy.cut();
+            waiting.is_finished().then_some(())
+        });
         assert!(waiting.join().unwrap().is_err());
     });
 }
