@@ -7,19 +7,30 @@
 //! | [`ddl`] | the statements that make a table |
 //! | [`fit`] | a plan for the table that is there |
 //! | [`row`], [`order`] | rows of a batch, read back and compared |
+//! | [`blockers`] | who holds a lock that is waited for |
 //! | [`connect`] | connections: hosts, TLS, time-outs |
+//! | [`error`] | what an error of the server means |
+//! | [`offsets`] | positions in a table beside the rows |
 //! | `numeric` | decimal literals in PostgreSQL's binary form |
 
 #![forbid(unsafe_code)]
 
+mod address;
+mod advance;
+pub mod blockers;
 pub mod config;
 pub mod connect;
 pub mod ddl;
+pub mod error;
 pub mod fit;
 mod numeric;
+pub mod offsets;
 pub mod order;
 pub mod plan;
 pub mod row;
+mod session;
+mod settings;
+mod tls;
 
 pub use config::PostgresConfig;
 pub use plan::TablePlan;
