@@ -222,3 +222,63 @@ fn keys_and_orders_are_looked_at_again_with_the_real_types() {
         "{found:?}"
     );
 }
+
+#[test]
+fn what_fits_is_exactly_what_the_encoder_writes() {
+    let properties = [
+        json!({ "type": "boolean" }),
+        json!({ "type": "integer" }),
+        json!({ "type": "number" }),
+        json!({ "type": "string" }),
+        json!({ "type": "string", "format": "uuid" }),
+        json!({ "type": "string", "format": "date" }),
+        json!({ "type": "string", "format": "time" }),
+        json!({ "type": "string", "format": "date-time" }),
+        json!({ "type": "string", "contentEncoding": "base64" }),
+        json!({ "x-column": { "type": "timestamp", "unit": "ns" } }),
+        json!({ "x-column": { "type": "numeric", "precision": 9, "scale": 0 } }),
+        json!({ "x-column": { "type": "numeric", "precision": 9, "scale": 2 } }),
+        json!({ "type": "array", "items": { "type": "integer" } }),
+        json!({ "type": "object", "properties": { "a": { "type": "integer" } } }),
+        json!({}),
+    ];
+    let types = [
+        ColumnType::Boolean,
+        ColumnType::SmallInt,
+        ColumnType::Integer,
+        ColumnType::BigInt,
+        ColumnType::Real,
+        ColumnType::Double,
+        ColumnType::Numeric(None),
+        ColumnType::Numeric(Some((9, 2))),
+        ColumnType::Text,
+        ColumnType::Varchar(9),
+        ColumnType::Char(9),
+        ColumnType::Labelled("mood".to_owned()),
+        ColumnType::Uuid,
+        ColumnType::Bytea,
+        ColumnType::TimestampTz,
+        ColumnType::Timestamp,
+        ColumnType::Date,
+        ColumnType::Time,
+        ColumnType::Json,
+        ColumnType::Jsonb,
+    ];
+    let config: PostgresConfig =
+        serde_json::from_value(json!({ "url": "postgresql://localhost/db" })).unwrap();
+    let mut fitting = 0;
+    for property in properties {
+        let schema = json!({ "properties": { "v": property } });
+        let schema = TableSchema::from_json_schema(&schema, UnknownFields::DeadLetter).unwrap();
+        let plan = TablePlan::new(&config, "orders", &schema).unwrap();
+        for column_type in &types {
+            let fits = takes(&plan.columns[0].column_type, column_type);
+            fitting += usize::from(fits);
+            let mut fitted = plan.clone();
+            fitted.columns[0].column_type = column_type.clone();
+            let encoder = crate::RowEncoder::new(&config, &schema, &fitted);
+            assert_eq!(fits, encoder.is_ok(), "{property} into {column_type}");
+        }
+    }
+    assert!(fitting > 30, "{fitting}");
+}

@@ -195,6 +195,22 @@ pub(crate) fn write(literal: &str, limits: Digits, out: &mut Vec<u8>) -> Result<
     Ok(())
 }
 
+/// Whether `text` follows JSON's grammar of numbers and fits a double.
+pub(crate) fn is_number(text: &str) -> bool {
+    Literal::read(text).is_some() && text.parse::<f64>().is_ok_and(f64::is_finite)
+}
+
+/// Whether `numeric_in` takes a literal where the column has no limits. It counts zeros at the end too.
+pub(crate) fn fits_unlimited(literal: &str) -> bool {
+    let Some(literal) = Literal::read(literal) else { return false };
+    let (Ok(before), Ok(behind)) = (i64::try_from(literal.before.len()), i64::try_from(literal.behind.len()))
+    else {
+        return false;
+    };
+    let first = literal.significant().map_or(before, |(first, _)| first);
+    before + literal.exponent - first <= MAX_WHOLE_DIGITS && behind - literal.exponent <= MAX_FRACTION_DIGITS
+}
+
 fn shown(digits: i64) -> u16 {
     u16::try_from(digits.min(MAX_FRACTION_DIGITS)).unwrap_or(0)
 }
