@@ -122,7 +122,7 @@ impl PostgresOffsets {
         let (table, schema) = (self.table.to_string(), quoted(&self.table.name.schema));
         let parameters: [Parameter<'_>; 2] = [(&table, Type::TEXT), (&schema, Type::TEXT)];
         let call = session.client().query_typed_one(statement, &parameters);
-        let row = session.within(&doing, call).await?;
+        let row = session.within(&doing, call).await.map_err(|failure| self.creation_error(&failure))?;
         let read = |column| row.try_get::<_, bool>(column).map_err(|error| session.failure(&doing, error));
         if read(0)? {
             return Ok(());
