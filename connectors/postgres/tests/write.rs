@@ -3,6 +3,7 @@
 mod flushes;
 mod support;
 
+use std::fmt::Write as _;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -19,7 +20,7 @@ fn id_and_note() -> Value {
 
 async fn take_over(bench: &Bench, topic: &str, partition: i32) -> i64 {
     let store = bench.sink.offsets(PIPELINE).expect("positions are in the sink");
-    let claimed = store.take_over(&[claim(topic, partition, Some(0))]).await.unwrap();
+    let claimed = store.take_over(&[claim(topic, partition, Some(0))]).await.expect("the partition");
     taken(&claimed[0]).0
 }
 
@@ -112,25 +113,22 @@ async fn an_upsert_leaves_what_its_records_would_leave_one_after_the_other() {
 
 #[tokio::test]
 async fn the_larger_value_wins_in_the_batch_and_against_the_table() {
-    let bench =
-        Bench::rows_only(json!({ "write": "upsert", "key": ["id"], "newest_by": "age" })).await;
+    let bench = Bench::rows_only(json!({ "write": "upsert", "key": ["id"], "newest_by": "age" })).await;
     let columns =
         json!({ "id": { "type": "integer" }, "age": { "type": "integer" }, "note": { "type": "string" } });
     let table = bench.topic("t", &columns).await;
     let row = |id, age, note| put(&[int8(id), int8(age), text(note)]);
     bench.write(&table, &[row(1, 5, "a"), row(1, 9, "b"), row(1, -3, "c"), row(2, 5, "a")]).await.unwrap();
     bench.write(&table, &[row(1, 8, "old"), row(2, 5, "tie"), row(3, 1, "new")]).await.unwrap();
-    assert_eq!(
-        bench.one("SELECT string_agg(id || note, ',' ORDER BY id) FROM $s.t").await,
-        "1b,2tie,3new"
-    );
+    assert_eq!(bench.one("SELECT string_agg(id || note, ',' ORDER BY id) FROM $s.t").await, "1b,2tie,3new");
     bench.drop().await;
 }
 
 #[tokio::test]
 async fn a_row_that_is_there_stays_where_rows_are_only_inserted() {
     let bench = Bench::rows_only(json!({ "write": "insert_ignore", "key": ["note", "id"] })).await;
-    let columns = json!({ "id": { "type": "integer" }, "note": { "type": "string" }, "n": { "type": "integer" } });
+    let columns =
+        json!({ "id": { "type": "integer" }, "note": { "type": "string" }, "n": { "type": "integer" } });
     let table = bench.topic("t", &columns).await;
     let row = |id, note, n| put(&[int8(id), text(note), int8(n)]);
     bench.write(&table, &[row(1, "a", 1), row(1, "a", 2), row(1, "b", 3)]).await.unwrap();
@@ -190,7 +188,7 @@ async fn every_type_and_null_arrive_by_copy_and_by_upsert_alike() {
         let mut property = property.clone();
         property["type"] = json!([property["type"], "null"]);
         columns[format!("c{index}")] = property;
-        declared += &format!(", c{index} {declaration}");
+        write!(declared, ", c{index} {declaration}").unwrap();
     }
     copied.run(&format!("CREATE TABLE $s.t ({declared}); CREATE TABLE $s.t_merged ({declared})")).await;
     let values: Vec<Field> = types.iter().map(|(_, _, value)| value.clone()).collect();
@@ -208,17 +206,24 @@ async fn every_type_and_null_arrive_by_copy_and_by_upsert_alike() {
     }
     assert_eq!(copied.one("SELECT count(*) FROM $s.t").await, "3");
     let of = |table| format!("SELECT to_jsonb(x)::text FROM $s.{table} AS x");
-    let differences =
-        format!("SELECT count(*) FROM (({0} EXCEPT {1}) UNION ALL ({1} EXCEPT {0})) AS d", of("t"), of("t_merged"));
+    let differences = format!(
+        "SELECT count(*) FROM (({0} EXCEPT {1}) UNION ALL ({1} EXCEPT {0})) AS d",
+        of("t"),
+        of("t_merged")
+    );
     assert_eq!(copied.one(&differences).await, "0");
-    assert_eq!(copied.one("SELECT c6 || ' ' || c19 FROM $s.t WHERE id = 3").await, "12.34 {\"a\": [1, null]}");
+    assert_eq!(
+        copied.one("SELECT c6 || ' ' || c19 FROM $s.t WHERE id = 3").await,
+        "12.34 {\"a\": [1, null]}"
+    );
     copied.drop().await;
 }
 
 #[tokio::test]
 async fn names_of_any_kind_and_columns_that_the_server_fills_are_served() {
     for (write, key) in [("append", json!([])), ("upsert", json!(["the \"key\""]))] {
-        let bench = Bench::rows_only(json!({ "write": write, "key": key, "table": "Order's \"{topic}\"" })).await;
+        let bench =
+            Bench::rows_only(json!({ "write": write, "key": key, "table": "Order's \"{topic}\"" })).await;
         bench
             .run(
                 "CREATE TABLE $s.\"Order's \"\"select\"\"\" (number bigint GENERATED ALWAYS AS IDENTITY, \
@@ -231,7 +236,9 @@ async fn names_of_any_kind_and_columns_that_the_server_fills_are_served() {
         let row = if write == "append" { new } else { put };
         bench.write(&table, &[row(&[text("here"), int8(21)])]).await.unwrap();
         assert_eq!(
-            bench.one("SELECT number || ' ' || double || ' ' || \"WHERE\" FROM $s.\"Order's \"\"select\"\"\"").await,
+            bench
+                .one("SELECT number || ' ' || double || ' ' || \"WHERE\" FROM $s.\"Order's \"\"select\"\"\"")
+                .await,
             "1 42 here"
         );
         bench.drop().await;
@@ -245,7 +252,10 @@ async fn a_flush_of_many_pieces_is_written_whole() {
     let note = "n".repeat(200);
     let rows: Vec<Vec<u8>> = (0..40_000).map(|id| new(&[int8(id), text(&note)])).collect();
     bench.write(&table, &rows).await.unwrap();
-    assert_eq!(bench.one("SELECT count(*) || ' ' || sum(id) || ' ' || min(length(note)) FROM $s.t").await, "40000 799980000 200");
+    assert_eq!(
+        bench.one("SELECT count(*) || ' ' || sum(id) || ' ' || min(length(note)) FROM $s.t").await,
+        "40000 799980000 200"
+    );
     bench.drop().await;
 }
 
@@ -318,7 +328,8 @@ async fn a_broken_deadlock_is_worth_another_try() {
         until(&bench.session, &waits, "1").await;
         run(&other, &format!("UPDATE {name} SET note = 'x' WHERE id = 1; COMMIT")).await;
     };
-    let (outcome, ()) = timeout(TIMEOUT, async { tokio::join!(bench.write(&table, &rows), blocked) }).await.unwrap();
+    let (outcome, ()) =
+        timeout(TIMEOUT, async { tokio::join!(bench.write(&table, &rows), blocked) }).await.unwrap();
     let cause = transient(outcome);
     assert!(cause.contains("40P01"), "{cause}");
     bench.write(&table, &rows).await.unwrap();
