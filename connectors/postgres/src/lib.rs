@@ -13,19 +13,28 @@
 //! | [`blockers`] | who holds a lock that is waited for |
 //! | [`error`] | what an error of the server means |
 //! | [`offsets`] | positions in a table beside the rows |
+//! | [`sink`], `writer` | what the runtime holds, and what brings flushes to the server |
+//! | `table`, `catalog` | the table made and looked at |
+//! | `transaction`, `isolate` | a flush as one transaction; the search for rows that the server refuses |
+//! | `rows`, `statements`, `copy`, `arrays`, `merge` | how rows travel, with and without a key |
 
 #![forbid(unsafe_code)]
 
 mod address;
 mod advance;
+mod arrays;
 pub mod blockers;
 pub mod config;
 pub mod connect;
+mod catalog;
+mod copy;
 pub mod ddl;
 pub mod encode;
 pub mod error;
 pub mod fit;
 mod key;
+mod isolate;
+mod merge;
 mod numeric;
 pub mod offsets;
 pub mod order;
@@ -37,7 +46,14 @@ mod settings;
 mod times;
 mod tls;
 mod values;
+mod rows;
+pub mod sink;
+mod statements;
+mod table;
+mod transaction;
+mod writer;
 
 pub use config::PostgresConfig;
 pub use encode::RowEncoder;
 pub use plan::TablePlan;
+pub use sink::PostgresSink;
