@@ -1,5 +1,7 @@
 //! Connecting to real and to unreal servers: what goes wrong is said in plain words, and ends in time.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 mod support;
 
 use std::net::SocketAddr;

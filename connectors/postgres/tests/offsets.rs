@@ -1,5 +1,7 @@
 //! Positions in a real PostgreSQL: epochs, commits in doubt, processes at the same time.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 mod support;
 
 use std::sync::Arc;
