@@ -522,8 +522,7 @@ mod tests {
 
     #[test]
     fn where_the_sink_keeps_the_positions_the_group_hears_of_them_even_if_nothing_is_read() {
-        let elsewhere =
-            Event::Assigned { slot: A, assignment: Assignment(1), position: 5, committed: false };
+        let elsewhere = Event::Assigned { slot: A, assignment: Assignment(1), position: 5, committed: false };
         let mut machine = AtLeastOnce::advisory();
         let actions = run(&mut machine, [elsewhere.clone(), Event::CommitDue]);
         assert_eq!(actions, [commit(0, &[(A, 5)])]);

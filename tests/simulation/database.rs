@@ -120,6 +120,11 @@ impl Database {
         self.touched[partition]
     }
 
+    /// Of these moves the ones that would not go through, as a plain SELECT shows them.
+    pub(crate) fn missed(&self, moves: &[Advance]) -> Vec<Partition> {
+        moves.iter().filter(|moved| !self.matches(moved)).map(|moved| moved.partition).collect()
+    }
+
     /// Opens a session and sends its first statements; `None` while the database is down.
     pub(crate) fn open(&mut self, process: usize, statements: Vec<Statement>) -> Option<SessionId> {
         if self.down {
@@ -182,7 +187,11 @@ impl Database {
             let kept = dice.index(session.inbox.len() + 1);
             witness.count(Happening::Cut);
             witness.tell(|| {
-                format!("connection {id} of process {} is cut; {kept} of {} statements arrive", session.process, session.inbox.len())
+                format!(
+                    "connection {id} of process {} is cut; {kept} of {} statements arrive",
+                    session.process,
+                    session.inbox.len()
+                )
             });
             session.inbox.truncate(kept);
         }
@@ -210,7 +219,12 @@ impl Database {
     }
 
     /// Somebody edits a position by hand, where nobody has it locked. Answers the position before.
-    pub(crate) fn edit(&mut self, partition: Partition, dice: &mut Dice, witness: &mut Witness) -> Option<(i64, i64)> {
+    pub(crate) fn edit(
+        &mut self,
+        partition: Partition,
+        dice: &mut Dice,
+        witness: &mut Witness,
+    ) -> Option<(i64, i64)> {
         let stored = self.positions[partition].as_mut()?;
         if self.locks[partition].is_some() || stored.next == 0 {
             return None;
@@ -221,7 +235,9 @@ impl Database {
         self.touched[partition] = true;
         let after = stored.next;
         witness.count(Happening::HandEdit);
-        witness.tell(|| format!("a hand sets the sink's position of partition {partition} from {before} to {after}"));
+        witness.tell(|| {
+            format!("a hand sets the sink's position of partition {partition} from {before} to {after}")
+        });
         Some((after, before))
     }
 
@@ -258,7 +274,13 @@ impl Database {
         }
     }
 
-    fn rows(&mut self, id: SessionId, rows: &[Place], truth: &Truth, witness: &mut Witness) -> Option<SessionId> {
+    fn rows(
+        &mut self,
+        id: SessionId,
+        rows: &[Place],
+        truth: &Truth,
+        witness: &mut Witness,
+    ) -> Option<SessionId> {
         let mut refused: Vec<Place> =
             rows.iter().filter(|place| truth.kind(**place) == Kind::Refused).copied().collect();
         if self.unique && refused.is_empty() {
@@ -268,7 +290,8 @@ impl Database {
                 return Some(*holder);
             }
             if let Some(twice) = rows.iter().find(|place| truth.is_visible(**place)) {
-                witness.fault(format!("the key of {twice:?} is in the table already"));
+                witness.count(Happening::KeyTaken);
+                witness.tell(|| format!("the key of {twice:?} is in the table already"));
                 refused.push(*twice);
             }
         }
@@ -308,8 +331,7 @@ impl Database {
         if let Some(holder) = self.lock(id, moves.iter().map(|moved| moved.partition)) {
             return Some(holder);
         }
-        let missed: Vec<Partition> =
-            moves.iter().filter(|moved| !self.matches(moved)).map(|moved| moved.partition).collect();
+        let missed = self.missed(moves);
         let session = self.sessions.get_mut(&id)?;
         if missed.is_empty() {
             session.moves.extend_from_slice(moves);
@@ -350,7 +372,12 @@ impl Database {
         }
     }
 
-    fn take_over(&mut self, id: SessionId, partitions: &[Partition], witness: &mut Witness) -> Option<SessionId> {
+    fn take_over(
+        &mut self,
+        id: SessionId,
+        partitions: &[Partition],
+        witness: &mut Witness,
+    ) -> Option<SessionId> {
         if self.waits_for_locks
             && let Some(holder) = self.lock(id, partitions.iter().copied())
         {
@@ -358,14 +385,17 @@ impl Database {
         }
         let mut taken = Vec::with_capacity(partitions.len());
         for partition in partitions {
-            let stored = self.positions[*partition].get_or_insert(Stored { next: 0, epoch: 0, edited: false });
+            let stored =
+                self.positions[*partition].get_or_insert(Stored { next: 0, epoch: 0, edited: false });
             stored.epoch += 1;
             stored.edited = false;
             taken.push((*partition, stored.epoch, stored.next));
         }
         let session = self.sessions.get_mut(&id)?;
         witness.count(Happening::TakeOver);
-        witness.tell(|| format!("process {} takes over: {taken:?} (partition, epoch, position)", session.process));
+        witness.tell(|| {
+            format!("process {} takes over: {taken:?} (partition, epoch, position)", session.process)
+        });
         session.reply = Some(Reply::Taken(taken));
         self.release(id);
         None

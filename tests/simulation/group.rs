@@ -20,7 +20,14 @@ pub(crate) type Membership = (u64, u64);
 #[derive(Clone, Debug)]
 pub(crate) enum ClientEvent {
     Assign(BTreeSet<Partition>),
-    Revoke { partitions: BTreeSet<Partition>, lost: bool, member: u64 },
+    Revoke {
+        partitions: BTreeSet<Partition>,
+        /// Whether it is marked as a loss; not every loss is.
+        lost: bool,
+        member: u64,
+        /// Whether the membership is gone.
+        last: bool,
+    },
 }
 
 /// The client library of one process. It goes on by itself, however busy the program is.
@@ -152,7 +159,13 @@ impl Group {
     }
 
     /// The client library of a process talks to the group.
-    pub(crate) fn heartbeat(&mut self, client: &mut Client, process: usize, dice: &mut Dice, witness: &mut Witness) {
+    pub(crate) fn heartbeat(
+        &mut self,
+        client: &mut Client,
+        process: usize,
+        dice: &mut Dice,
+        witness: &mut Witness,
+    ) {
         let Some((id, _)) = client.membership else {
             if client.loss.is_none() || (self.rejoins_early && client.loss == Some(true)) {
                 self.join(client, process, dice, witness);
@@ -166,7 +179,7 @@ impl Group {
             client.membership = None;
             client.loss = Some(marked);
             witness.tell(|| format!("process {process} learns that it was dropped; it held {partitions:?}"));
-            client.events.push_back(ClientEvent::Revoke { partitions, lost: marked, member: id });
+            client.events.push_back(ClientEvent::Revoke { partitions, lost: marked, member: id, last: true });
             return;
         };
         if self.revoking && self.members.iter().all(|member| member.owned.is_empty()) {
@@ -175,7 +188,8 @@ impl Group {
         let eager = self.eager;
         let taken: BTreeSet<Partition> =
             self.members.iter().flat_map(|member| member.owned.iter().copied()).collect();
-        let open = !(eager && (self.revoking || self.members.iter().any(|member| !member.owned.is_subset(&member.target))));
+        let open = !(eager
+            && (self.revoking || self.members.iter().any(|member| !member.owned.is_subset(&member.target))));
         let member = &mut self.members[index];
         let goes = |partition: &&Partition| self.revoking || !member.target.contains(partition);
         let revoked: BTreeSet<Partition> =
@@ -183,7 +197,12 @@ impl Group {
         if !revoked.is_empty() {
             member.asked.extend(&revoked);
             witness.tell(|| format!("the group takes {revoked:?} back from process {process}"));
-            client.events.push_back(ClientEvent::Revoke { partitions: revoked, lost: false, member: id });
+            client.events.push_back(ClientEvent::Revoke {
+                partitions: revoked,
+                lost: false,
+                member: id,
+                last: false,
+            });
             return;
         }
         let gained: BTreeSet<Partition> =
@@ -205,7 +224,14 @@ impl Group {
         self.next_member += 1;
         let id = self.next_member;
         let empty = BTreeSet::new;
-        self.members.push(Member { id, process, generation: 0, target: empty(), owned: empty(), asked: empty() });
+        self.members.push(Member {
+            id,
+            process,
+            generation: 0,
+            target: empty(),
+            owned: empty(),
+            asked: empty(),
+        });
         self.rebalance(dice, witness);
         client.membership = Some((id, 0));
         witness.tell(|| format!("process {process} joins the group"));
@@ -263,7 +289,8 @@ impl Group {
             (0..self.commits.len()).filter(|index| self.commits[*index].answer.is_none()).collect();
         let Some(chosen) = dice.one_of(&waiting) else { return Vec::new() };
         let process = self.commits[chosen].process;
-        let first = waiting.into_iter().find(|index| self.commits[*index].process == process).unwrap_or(chosen);
+        let first =
+            waiting.into_iter().find(|index| self.commits[*index].process == process).unwrap_or(chosen);
         let rebalancing = self.members.iter().any(|member| member.generation != self.generation);
         let commit = &mut self.commits[first];
         let (id, generation) = commit.membership;
@@ -288,7 +315,13 @@ impl Group {
                         "process {process} sets the group's position of partition {partition} back from {before:?} to {position}"
                     ));
                 }
-                truth.passed(*partition, before.unwrap_or(0).min(*position), *position, "the group's", witness);
+                truth.passed(
+                    *partition,
+                    before.unwrap_or(0).min(*position),
+                    *position,
+                    "the group's",
+                    witness,
+                );
             }
         }
         positions
@@ -310,7 +343,9 @@ impl Group {
     /// Another tool sets a position.
     pub(crate) fn reset(&mut self, partition: Partition, position: Option<i64>, witness: &mut Witness) {
         witness.count(Happening::ForeignReset);
-        witness.tell(|| format!("another tool sets the group's position of partition {partition} to {position:?}"));
+        witness.tell(|| {
+            format!("another tool sets the group's position of partition {partition} to {position:?}")
+        });
         self.committed[partition] = position;
     }
 }

@@ -89,8 +89,12 @@ impl Lane {
         let mut flush = Flush::default();
         let together = self.open.iter_mut().filter(|(other, _)| *other % topics == partition % topics);
         for (partition, open) in together.filter(|(_, open)| open.first < open.next) {
-            let span =
-                Span { slot: slot(*partition), assignment: open.assignment, first: open.first, next: open.next };
+            let span = Span {
+                slot: slot(*partition),
+                assignment: open.assignment,
+                first: open.first,
+                next: open.next,
+            };
             open.first = open.next;
             flush.spans.push((span, std::mem::take(&mut open.filtered)));
             flush.rows.append(&mut open.rows);
@@ -155,8 +159,12 @@ impl Process {
             return;
         }
         // Time is over for what is open, or there is more to take.
-        let open: Vec<Partition> =
-            lane.open.iter().filter(|(_, open)| open.first < open.next).map(|(partition, _)| *partition).collect();
+        let open: Vec<Partition> = lane
+            .open
+            .iter()
+            .filter(|(_, open)| open.first < open.next)
+            .map(|(partition, _)| *partition)
+            .collect();
         if let Some(partition) = outside.dice.one_of(&open)
             && outside.dice.percent(50)
         {
@@ -171,7 +179,9 @@ impl Process {
     fn take(&mut self, index: usize, outside: &mut Outside) {
         let lanes = self.lanes.len();
         let lane = &mut self.lanes[index];
-        for (partition, held) in self.partitions.iter_mut().filter(|(partition, _)| *partition % lanes == index) {
+        for (partition, held) in
+            self.partitions.iter_mut().filter(|(partition, _)| *partition % lanes == index)
+        {
             let Some(fetch) = held.fetch else { continue };
             let places = outside.truth.read(*partition, fetch, 1 + outside.dice.index(6));
             let Some(last) = places.last() else { continue };
@@ -214,6 +224,8 @@ impl Process {
 
     /// Whether a flush of this process waits for an answer that it may never get in time.
     pub(crate) fn is_in_mid_commit(&self) -> bool {
-        self.lanes.iter().any(|lane| lane.running.iter().any(|flush| matches!(flush.doing, Doing::Committing { .. })))
+        self.lanes
+            .iter()
+            .any(|lane| lane.running.iter().any(|flush| matches!(flush.doing, Doing::Committing { .. })))
     }
 }

@@ -56,15 +56,27 @@ fn assert_hard_cases(tally: &Tally, expected: &[Happening]) {
 #[test]
 fn at_least_once_loses_nothing_and_repeats_only_after_faults() {
     use Happening::{
-        CommitRefused, Crash, Cut, DatabaseRestart, DeadLetter, DrainGivenUp, ForeignReset, LateReply, LostReply,
-        MembershipLost, Rejected, Repeated, Stop, ZombieWakes,
+        CommitRefused, Crash, Cut, DatabaseRestart, DeadLetter, DrainGivenUp, ForeignReset, LateReply,
+        LostReply, MembershipLost, Rejected, Repeated, Stop, ZombieWakes,
     };
     let tally = run(Protocol::AtLeastOnce, 1..=WORLDS);
     assert_hard_cases(
         &tally,
         &[
-            CommitRefused, Crash, Cut, DatabaseRestart, DeadLetter, DrainGivenUp, ForeignReset, LateReply, LostReply,
-            MembershipLost, Rejected, Repeated, Stop, ZombieWakes,
+            CommitRefused,
+            Crash,
+            Cut,
+            DatabaseRestart,
+            DeadLetter,
+            DrainGivenUp,
+            ForeignReset,
+            LateReply,
+            LostReply,
+            MembershipLost,
+            Rejected,
+            Repeated,
+            Stop,
+            ZombieWakes,
         ],
     );
 }
@@ -72,16 +84,32 @@ fn at_least_once_loses_nothing_and_repeats_only_after_faults() {
 #[test]
 fn offsets_in_the_sink_lose_nothing_and_double_nothing() {
     use Happening::{
-        Crash, CrashInCommit, Cut, DatabaseRestart, DeadLetter, DoubtElsewhere, DoubtNotWritten, DoubtWritten,
-        DrainGivenUp, Fenced, ForeignReset, HandEdit, InDoubt, LockWait, MembershipLost, Rejected, Stop, TakeOver,
-        Terminated, ZombieWakes,
+        Crash, CrashInCommit, Cut, DatabaseRestart, DeadLetter, DoubtElsewhere, DoubtNotWritten,
+        DoubtWritten, DrainGivenUp, Fenced, ForeignReset, HandEdit, InDoubt, LockWait, MembershipLost,
+        Rejected, Stop, TakeOver, Terminated, ZombieWakes,
     };
     let tally = run(Protocol::OffsetsInSink, 1..=WORLDS);
     assert_hard_cases(
         &tally,
         &[
-            Crash, CrashInCommit, Cut, DatabaseRestart, DeadLetter, DoubtNotWritten, DoubtWritten, DrainGivenUp,
-            Fenced, ForeignReset, HandEdit, InDoubt, LockWait, MembershipLost, Rejected, Stop, TakeOver, Terminated,
+            Crash,
+            CrashInCommit,
+            Cut,
+            DatabaseRestart,
+            DeadLetter,
+            DoubtNotWritten,
+            DoubtWritten,
+            DrainGivenUp,
+            Fenced,
+            ForeignReset,
+            HandEdit,
+            InDoubt,
+            LockWait,
+            MembershipLost,
+            Rejected,
+            Stop,
+            TakeOver,
+            Terminated,
             ZombieWakes,
         ],
     );
@@ -99,7 +127,11 @@ fn every_planted_bug_is_found() {
             None => missed.push(name),
             Some(verdict) => {
                 let faults = verdict.faults();
-                eprintln!("{name}: found by seed {}: {}", verdict.seed, faults.first().map_or("", String::as_str));
+                eprintln!(
+                    "{name}: found by seed {}: {}",
+                    verdict.seed,
+                    faults.first().map_or("", String::as_str)
+                );
             }
         }
     }

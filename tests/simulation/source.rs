@@ -22,8 +22,8 @@ pub(crate) enum Source {
 /// Partitions on their way back to the group.
 pub(crate) struct Drain {
     partitions: BTreeSet<Partition>,
-    /// Whose revocation it is; `None` when the process stops.
-    member: Option<u64>,
+    /// Whose revocation it is, and whether the membership is gone; `None` when the process stops.
+    member: Option<(u64, bool)>,
     /// Lanes that still have to answer.
     lanes: Vec<usize>,
     told: bool,
@@ -43,14 +43,19 @@ impl Process {
             return self.serve(event, outside);
         }
         if self.stopping {
-            let all = self.partitions.iter().filter(|(_, held)| held.held).map(|(number, _)| *number).collect();
+            let all =
+                self.partitions.iter().filter(|(_, held)| held.held).map(|(number, _)| *number).collect();
             self.waiting.clear();
             return self.begin_drain(all, None, outside);
         }
         match outside.dice.within(0, 5) {
             0 => self.look_at_fences(outside),
             1 => self.start_waiting(outside),
-            2 => self.tell(Event::CommitDue),
+            2 => {
+                // At once, so that no event comes between what is due and its commit.
+                self.tell(Event::CommitDue);
+                self.perform_actions(outside);
+            }
             3 => self.perform_actions(outside),
             _ => {
                 let _ = self.commit_answer(outside);
@@ -61,19 +66,22 @@ impl Process {
     fn serve(&mut self, event: ClientEvent, outside: &mut Outside) {
         match event {
             ClientEvent::Assign(partitions) => self.waiting.extend(partitions),
-            ClientEvent::Revoke { partitions, lost, member } => {
+            ClientEvent::Revoke { partitions, lost, member, last } => {
                 self.waiting.retain(|waiting| !partitions.contains(waiting));
                 if let Some(asked) = &mut self.asked {
                     asked.gone.extend(&partitions);
                 }
-                let held: BTreeSet<Partition> = partitions.iter().copied().filter(|number| self.holds(*number)).collect();
+                let held: BTreeSet<Partition> =
+                    partitions.iter().copied().filter(|number| self.holds(*number)).collect();
                 let number = self.number;
-                outside.witness.tell(|| format!("process {number} serves the end of {partitions:?}, lost: {lost}"));
+                outside
+                    .witness
+                    .tell(|| format!("process {number} serves the end of {partitions:?}, lost: {lost}"));
                 if lost || held.is_empty() {
                     self.let_go(&held);
-                    self.give_back(&partitions, member, outside);
+                    self.give_back(&partitions, (member, last), outside);
                 } else {
-                    self.begin_drain_of(partitions, member, outside);
+                    self.begin_drain(partitions, Some((member, last)), outside);
                 }
             }
         }
@@ -99,18 +107,24 @@ impl Process {
         }
     }
 
-    fn give_back(&mut self, partitions: &BTreeSet<Partition>, member: u64, outside: &mut Outside) {
-        if self.client.membership().is_none_or(|(id, _)| id != member) {
+    fn give_back(
+        &mut self,
+        partitions: &BTreeSet<Partition>,
+        (member, last): (u64, bool),
+        outside: &mut Outside,
+    ) {
+        if last {
             self.client.loss_served();
         }
         outside.group.given_back(&mut self.client, member, partitions);
     }
 
-    fn begin_drain_of(&mut self, partitions: BTreeSet<Partition>, member: u64, outside: &mut Outside) {
-        self.begin_drain(partitions, Some(member), outside);
-    }
-
-    fn begin_drain(&mut self, partitions: BTreeSet<Partition>, member: Option<u64>, outside: &mut Outside) {
+    fn begin_drain(
+        &mut self,
+        partitions: BTreeSet<Partition>,
+        member: Option<(u64, bool)>,
+        outside: &mut Outside,
+    ) {
         let mut lanes = Vec::new();
         for (index, lane) in self.lanes.iter_mut().enumerate() {
             let count = outside.plan.lanes;
@@ -125,7 +139,9 @@ impl Process {
     }
 
     fn drain_step(&mut self, outside: &mut Outside) {
-        let Source::Draining(mut drain) = std::mem::replace(&mut self.source, Source::Turning) else { return };
+        let Source::Draining(mut drain) = std::mem::replace(&mut self.source, Source::Turning) else {
+            return;
+        };
         let slots = || drain.partitions.iter().map(|number| slot(*number)).collect::<Vec<Slot>>();
         if !drain.told {
             drain.lanes.retain(|index| self.lanes[*index].answered == 0);
@@ -136,14 +152,28 @@ impl Process {
             self.source = Source::Draining(drain);
             return;
         }
-        let still_there = drain.partitions.iter().any(|number| self.commits.held().any(|held| held == slot(*number)));
+        self.perform_actions(outside);
+        // What others have taken over will never finish: nobody need wait for it.
+        let fenced: Vec<Slot> = std::mem::take(&mut self.fenced)
+            .into_iter()
+            .filter(|(number, assignment)| self.commits.is_current(slot(*number), *assignment))
+            .map(|(number, _)| slot(number))
+            .collect();
+        if !fenced.is_empty() {
+            drain.unsure = true;
+            self.tell(Event::Lost { slots: fenced });
+        }
+        let still_there =
+            drain.partitions.iter().any(|number| self.commits.held().any(|held| held == slot(*number)));
         if !still_there || outside.has(Bug::ReleasedBeforeTheLastCommit) {
             return self.end_drain(drain, outside);
         }
         match outside.dice.within(0, 3) {
-            0 => self.tell(Event::CommitDue),
-            1 => self.perform_actions(outside),
-            2 => match self.commit_answer(outside) {
+            0 => {
+                self.tell(Event::CommitDue);
+                self.perform_actions(outside);
+            }
+            1 | 2 => match self.commit_answer(outside) {
                 None | Some(CommitOutcome::Stored | CommitOutcome::Refused) => {}
                 Some(_) => drain.unsure = true,
             },
@@ -157,7 +187,8 @@ impl Process {
                         self.finished(span, outside);
                     }
                     for lane in &mut self.lanes {
-                        lane.running.retain(|flush| !drain.partitions.iter().any(|number| flush.covers(*number)));
+                        lane.running
+                            .retain(|flush| !drain.partitions.iter().any(|number| flush.covers(*number)));
                     }
                 }
                 self.drop_in_lanes(&drain.partitions);
@@ -199,7 +230,9 @@ impl Process {
             let Some(end) = held.handed_over else { continue };
             let position = if outside.exactly() {
                 match outside.database.position(*partition) {
-                    Some((epoch, position)) if epoch == held.epoch && !outside.database.is_edited(*partition) => {
+                    Some((epoch, position))
+                        if epoch == held.epoch && !outside.database.is_edited(*partition) =>
+                    {
                         Some(position)
                     }
                     _ => continue,
@@ -208,7 +241,9 @@ impl Process {
                 outside.group.committed(*partition)
             };
             // A membership that is gone cannot commit, however orderly the revocation looks.
-            let member = drain.member.is_none_or(|member| self.client.membership().is_some_and(|(id, _)| id == member));
+            let member = drain
+                .member
+                .is_none_or(|(member, _)| self.client.membership().is_some_and(|(id, _)| id == member));
             if member && position != Some(end) {
                 outside.witness.fault(format!(
                     "process {} gives partition {partition} back in order at {end}, but the position is {position:?}",
@@ -324,7 +359,9 @@ impl Process {
             }
             Answer::Reply(Reply::Taken(taken)) => {
                 outside.database.close(asked.session);
-                for (partition, epoch, stored) in taken.into_iter().filter(|(number, ..)| ours.contains(number)) {
+                for (partition, epoch, stored) in
+                    taken.into_iter().filter(|(number, ..)| ours.contains(number))
+                {
                     let committed = outside.group.committed(partition);
                     let position = match committed.filter(|_| outside.has(Bug::ResumedAtTheGroupsPosition)) {
                         Some(position) => position,

@@ -49,10 +49,7 @@ fn index(offset: i64) -> usize {
 
 impl Truth {
     pub(crate) fn new(plan: &Plan) -> Self {
-        Self {
-            logs: vec![Vec::new(); plan.partitions],
-            exactly: plan.protocol == Protocol::OffsetsInSink,
-        }
+        Self { logs: vec![Vec::new(); plan.partitions], exactly: plan.protocol == Protocol::OffsetsInSink }
     }
 
     /// Appends a record, or a gap.
@@ -124,7 +121,14 @@ impl Truth {
     }
 
     /// A position moves over records: everything of them must be where it belongs.
-    pub(crate) fn passed(&self, partition: Partition, first: i64, next: i64, whose: &str, witness: &mut Witness) {
+    pub(crate) fn passed(
+        &self,
+        partition: Partition,
+        first: i64,
+        next: i64,
+        whose: &str,
+        witness: &mut Witness,
+    ) {
         if next > self.end(partition) {
             witness.fault(format!("{whose} position of partition {partition} lies behind the log: {next}"));
             return;

@@ -30,6 +30,7 @@ pub(crate) enum Happening {
     LockWait,
     Terminated,
     Rejected,
+    KeyTaken,
     DeadLetter,
     Repeated,
     ForeignReset,
@@ -37,7 +38,7 @@ pub(crate) enum Happening {
 }
 
 impl Happening {
-    pub(crate) const ALL: [(Self, &'static str); 26] = [
+    pub(crate) const ALL: [(Self, &'static str); 27] = [
         (Self::Crash, "crashes"),
         (Self::CrashInCommit, "crashes in mid-commit"),
         (Self::Freeze, "freezes"),
@@ -60,6 +61,7 @@ impl Happening {
         (Self::LockWait, "waits for a lock"),
         (Self::Terminated, "sessions ended"),
         (Self::Rejected, "flushes with refused rows"),
+        (Self::KeyTaken, "of them by keys that a new owner has written"),
         (Self::DeadLetter, "dead letters"),
         (Self::Repeated, "repeated rows"),
         (Self::ForeignReset, "foreign resets of the group"),

@@ -128,9 +128,9 @@ impl World {
 
     /// Whether everything is read, written and committed.
     fn is_at_rest(&self) -> bool {
-        (0..self.outside.plan.partitions)
-            .all(|partition| self.outside.group.committed(partition) == Some(self.outside.truth.end(partition)))
-            && self.is_written()
+        (0..self.outside.plan.partitions).all(|partition| {
+            self.outside.group.committed(partition) == Some(self.outside.truth.end(partition))
+        }) && self.is_written()
             && self.processes.iter().all(Process::is_idle)
     }
 

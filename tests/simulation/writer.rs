@@ -33,9 +33,18 @@ pub(crate) enum Doing {
     #[default]
     Planning,
     Letter(u64),
-    Writing { session: SessionId, moves: Vec<Move> },
-    Committing { session: SessionId, moves: Vec<Move>, then: Then },
-    TakingOver { session: SessionId },
+    Writing {
+        session: SessionId,
+        moves: Vec<Move>,
+    },
+    Committing {
+        session: SessionId,
+        moves: Vec<Move>,
+        then: Then,
+    },
+    TakingOver {
+        session: SessionId,
+    },
     /// Everything is written, dead letters are not (only with a planted bug).
     Late,
 }
@@ -130,7 +139,8 @@ impl Process {
     }
 
     fn plan(&mut self, flush: &mut Flush, outside: &mut Outside) -> bool {
-        let late = outside.has(Bug::FinishedBeforeDeadLettered) || outside.has(Bug::DeadLettersAfterTheTransaction);
+        let late =
+            outside.has(Bug::FinishedBeforeDeadLettered) || outside.has(Bug::DeadLettersAfterTheTransaction);
         if std::mem::take(&mut flush.retried) {
             let commits = &self.commits;
             let gone: Vec<Partition> = flush
@@ -209,7 +219,13 @@ impl Process {
             }
             Answer::Reply(Reply::Refused(refused)) => {
                 outside.database.close(session);
-                refuse(flush, &refused, outside);
+                // To a former owner the server refuses keys that the new one has written: good records.
+                let missed = outside.database.missed(&advances(&moves));
+                if missed.is_empty() || outside.has(Bug::RefusalOfAFormerOwner) {
+                    refuse(flush, &refused, outside);
+                } else {
+                    self.fence(flush, &missed, outside);
+                }
             }
             Answer::Reply(_) => {
                 let late = if outside.dice.percent(20) { 1 } else { 0 };
@@ -254,7 +270,9 @@ impl Process {
                 outside.database.close(session);
                 self.fence(flush, &missed, outside);
             }
-            Answer::Reply(Reply::Taken(_)) => outside.witness.fault("a commit was answered by a take-over".to_owned()),
+            Answer::Reply(Reply::Taken(_)) => {
+                outside.witness.fault("a commit was answered by a take-over".to_owned())
+            }
             Answer::Gone if self.sink.is_none() => {
                 if outside.has(Bug::UnansweredWriteTakenForSuccess) {
                     return self.finish(flush, outside);
@@ -346,7 +364,9 @@ impl Process {
                 self.doubtful.remove(partition);
             }
             let number = self.number;
-            outside.witness.tell(|| format!("process {number} asks about partition {partition}: {settled:?}"));
+            outside
+                .witness
+                .tell(|| format!("process {number} asks about partition {partition}: {settled:?}"));
             outside.witness.count(match settled {
                 Settled::Written => Happening::DoubtWritten,
                 Settled::NotWritten => Happening::DoubtNotWritten,
@@ -377,7 +397,9 @@ impl Process {
             for span in &spans {
                 let partition = partition_of(span.slot);
                 let Some((epoch, stored)) = outside.database.position(partition) else { continue };
-                if let (Some(sink), true) = (&mut self.sink, self.commits.is_current(span.slot, span.assignment)) {
+                if let (Some(sink), true) =
+                    (&mut self.sink, self.commits.is_current(span.slot, span.assignment))
+                {
                     sink.started(span.slot, span.assignment, Epoch(epoch), stored, span.first);
                 }
             }
@@ -409,14 +431,18 @@ impl Process {
     }
 }
 
-fn advance(moves: &[Move]) -> Statement {
+fn advances(moves: &[Move]) -> Vec<Advance> {
     let moves = moves.iter().map(|moved| Advance {
         partition: partition_of(moved.slot),
         epoch: moved.epoch.0,
         from: moved.from,
         to: moved.to,
     });
-    Statement::Advance(moves.collect())
+    moves.collect()
+}
+
+fn advance(moves: &[Move]) -> Statement {
+    Statement::Advance(advances(moves))
 }
 
 /// Takes the rows out that the sink refuses.
