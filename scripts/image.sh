@@ -2,7 +2,6 @@
 # Builds the container image from the Dockerfile and tries it. Sourced by ./dev. See docs/deployment.md.
 : "${root:?the folder of the clone}"
 
-image_name=txconnect
 # Debian's release of both stages, where the base image is made here.
 image_release=bookworm
 image_base=localhost/txconnect-base:$image_release
@@ -15,17 +14,22 @@ image_pull_seconds=120
 
 # Builds with the first of docker, podman and buildah that works. IMAGE_TOOL chooses one.
 image() { # [TAG]
-  local tag=${1:-$image_name:latest} tool
+  local tag=${1:-txconnect:latest} tool revision base arguments=()
   (($# <= 1)) || die "usage: ./dev image [TAG]"
   tool=$(image_tool)
+  revision=$(git rev-parse --short=12 HEAD 2>/dev/null) || revision=unknown
+  arguments+=(--build-arg "TXCONNECT_REVISION=$revision")
+  for base in BUILDER_IMAGE RUNTIME_IMAGE; do
+    [[ -z ${!base:-} ]] || arguments+=(--build-arg "$base=${!base}")
+  done
   say "building $tag with $tool"
   case $tool in
-    docker) DOCKER_BUILDKIT=1 docker build "${image_arguments[@]}" --tag "$tag" . ;;
-    podman) podman build --format docker "${image_arguments[@]}" --tag "$tag" . ;;
+    docker) DOCKER_BUILDKIT=1 docker build "${arguments[@]}" --tag "$tag" . ;;
+    podman) podman build --format docker "${arguments[@]}" --tag "$tag" . ;;
     buildah)
       require "buildah:has_command buildah:buildah"
       image_bases
-      buildah bud --isolation chroot --format docker --layers "${image_arguments[@]}" --tag "$tag" .
+      buildah bud --isolation chroot --format docker --layers "${arguments[@]}" --tag "$tag" .
       ;;
     *) die "IMAGE_TOOL is '$tool'; it may be docker, podman or buildah" ;;
   esac
@@ -45,13 +49,9 @@ image_tool() {
   fi
 }
 
-image_arguments=(--build-arg "TXCONNECT_REVISION=$(git -C "$root" rev-parse --short=12 HEAD 2>/dev/null || printf unknown)")
-for image_argument in BUILDER_IMAGE RUNTIME_IMAGE; do
-  [[ -z ${!image_argument:-} ]] || image_arguments+=(--build-arg "$image_argument=${!image_argument}")
-done
-
 # Without a registry the base images are made here: Debian by debootstrap, and for the builder this machine's own Rust,
-# mounted while it compiles. The libraries come from Debian in both stages, as they do from the official images.
+# mounted while it compiles. The libraries come from Debian in both stages, as they do from the official images. Adds to
+# the `arguments` of its caller.
 image_bases() {
   local sysroot
   [[ -z ${BUILDER_IMAGE:-} && -z ${RUNTIME_IMAGE:-} ]] || return 0
@@ -67,7 +67,7 @@ image_bases() {
     die "the Rust in $sysroot cannot be lent to a container; install it with rustup, or set BUILDER_IMAGE"
   image_exists "$image_base" || image_make_base
   image_exists "$image_builder_base" || image_make_builder_base
-  image_arguments+=(
+  arguments+=(
     --build-arg "BUILDER_IMAGE=$image_builder_base" --build-arg "RUNTIME_IMAGE=$image_base"
     --volume "$sysroot:$image_toolchain:ro"
     --volume "/etc/ssl/certs/ca-certificates.crt:$image_authorities:ro"

@@ -315,10 +315,9 @@ async fn change_dashboard(
         }
         ids.push(card["id"].clone());
     }
-    let mut next = 100;
-    for card in cards.iter_mut().filter(|card| card["id"].as_i64().is_some_and(|id| id < 0)) {
-        card["id"] = json!(next);
-        next += 1;
+    let new = cards.iter_mut().filter(|card| card["id"].as_i64().is_some_and(|id| id < 0));
+    for (id, card) in (100..).zip(new) {
+        card["id"] = json!(id);
     }
     let mut content = shared.lock().unwrap();
     content.dashboards[id - 1]["dashcards"] = json!(cards);

@@ -34,7 +34,7 @@ async fn provision(address: &str, dashboards: &Path, environment: &[(&str, &str)
         .envs(environment.iter().copied())
         .stdin(Stdio::null())
         .kill_on_drop(true);
-    let output = tokio::time::timeout(Duration::from_secs(240), command.output());
+    let output = tokio::time::timeout(Duration::from_mins(4), command.output());
     output.await.expect("provision.py hangs").expect("python3 is needed to try provision.py")
 }
 
