@@ -200,8 +200,10 @@ fn memory_stays_flat_while_millions_of_records_wait() {
     let (tables, proxy) = Tables::behind_proxy();
     let topic = kafka.topic("waiting", 2);
     topic.send(&events(0..1_000, 2));
-    let pipeline =
-        Pipeline::into_postgres(&kafka, &tables, &[&topic]).sink("timeout: 3s").with("memory: 16MiB");
+    let pipeline = Pipeline::into_postgres(&kafka, &tables, &[&topic])
+        .sink("timeout: 3s")
+        .with("memory: 16MiB")
+        .with("stalled_after: 2s");
     let mut running = pipeline.start(&[]);
     tables.wait_for_rows(&topic.name, 1_000);
     proxy.refuse(true);
@@ -214,7 +216,7 @@ fn memory_stays_flat_while_millions_of_records_wait() {
         topic.send(&events.collect::<Vec<Event>>());
         most = most.max(running.memory());
     }
-    running.wait_for_talk("trying again");
+    running.wait_for_talk("stalled for");
     let end = Instant::now() + Duration::from_secs(2);
     while Instant::now() < end {
         most = most.max(running.memory());

@@ -36,7 +36,7 @@ fn two_pipelines_of_one_name_in_two_groups_double_nothing_and_say_so() {
     second_has_taken_over(&tables, one.name());
     topic.send(&events(500..1_000, 1));
     tables.wait_for_rows(&topic.name, 1_000);
-    first.wait_for_talk("taken over");
+    first.wait_for_talk("has taken this partition over");
     second.terminate();
     first.terminate();
     assert_eq!(tables.ids(&topic.name), numbers(0..1_000));
@@ -80,6 +80,21 @@ fn a_position_that_another_tool_gave_the_group_changes_nothing_and_is_told() {
     pipeline.until_end().succeeded().says("offsets reset");
     assert_eq!(tables.ids(&topic.name), numbers(0..150));
     assert_eq!(topic.committed(&pipeline.group())[&0], 150);
+}
+
+/// Going on at the group's position could write rows a second time.
+#[test]
+fn positions_that_are_gone_stop_the_pipeline() {
+    let Some(kafka) = Kafka::of_the_tests() else { return };
+    let tables = Tables::new();
+    let topic = kafka.topic("forgotten", 1);
+    topic.send(&events(0..100, 1));
+    let pipeline = Pipeline::into_postgres(&kafka, &tables, &[&topic]);
+    pipeline.until_end().succeeded();
+    tables.run("DROP TABLE {schema}.txconnect_offsets");
+    topic.send(&events(100..150, 1));
+    pipeline.until_end().failed().says(&topic.name).says("offsets reset");
+    assert_eq!(tables.ids(&topic.name), numbers(0..100));
 }
 
 #[test]
