@@ -124,7 +124,9 @@ fn everything_happens_as_the_readme_says() {
                     workplace.write(path, &block.text);
                 } else {
                     assert!(
-                        block.language != "sh" || other.starts_with("run with ") || other.starts_with("not run: "),
+                        block.language != "sh"
+                            || other.starts_with("run with ")
+                            || other.starts_with("not run: "),
                         "{place}: commands that nobody runs, and nobody says why"
                     );
                 }
@@ -238,7 +240,8 @@ fn the_commands_for_postgres_fill_tables_that_a_second_round_leaves_as_they_are(
     let variables = [("KAFKA_BROKERS", server("KAFKA_BROKERS")), ("PG_URL", server("PG_URL"))];
     let (workplace, unique) = workplace_with_own_topics("transactions-postgres");
     let commands = commands("run with kafka and postgres");
-    let again = commands.text.replace("--until-end", &format!("--until-end --set name=readme-again-{unique}"));
+    let again =
+        commands.text.replace("--until-end", &format!("--until-end --set name=readme-again-{unique}"));
     for (text, read) in [(&commands.text, "5,120"), (&again, "10,240")] {
         let said = workplace.said(&commands.place, text, &variables);
         let said = lasting(&said);
