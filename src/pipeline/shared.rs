@@ -246,6 +246,17 @@ impl Shared {
         std::mem::take(&mut self.delivery().fenced)
     }
 
+    /// Those of these partitions that somebody else has taken over; they are not told again.
+    pub(crate) fn take_fenced_of(&self, slots: &[Slot]) -> Vec<Slot> {
+        let mut delivery = self.delivery();
+        let Delivery { machine, fenced, .. } = &mut *delivery;
+        let taken = fenced.extract_if(.., |(slot, _)| slots.contains(slot));
+        taken
+            .filter(|(slot, assignment)| machine.is_current(*slot, *assignment))
+            .map(|(slot, _)| slot)
+            .collect()
+    }
+
     /// What the machine wants done, oldest first.
     pub(crate) fn actions(&self) -> Vec<Action> {
         std::mem::take(&mut self.delivery().actions)

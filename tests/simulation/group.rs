@@ -92,6 +92,8 @@ pub(crate) struct Group {
     /// With the eager protocol: everything is being revoked.
     revoking: bool,
     committed: Vec<Option<i64>>,
+    /// Whether another tool has ever set the position of a partition.
+    touched: Vec<bool>,
     commits: Vec<Commit>,
 }
 
@@ -106,12 +108,18 @@ impl Group {
             generation: 0,
             revoking: false,
             committed: vec![None; plan.partitions],
+            touched: vec![false; plan.partitions],
             commits: Vec::new(),
         }
     }
 
     pub(crate) fn committed(&self, partition: Partition) -> Option<i64> {
         self.committed[partition]
+    }
+
+    /// Whether another tool has ever set the position.
+    pub(crate) fn was_reset(&self, partition: Partition) -> bool {
+        self.touched[partition]
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -347,5 +355,6 @@ impl Group {
             format!("another tool sets the group's position of partition {partition} to {position:?}")
         });
         self.committed[partition] = position;
+        self.touched[partition] = true;
     }
 }

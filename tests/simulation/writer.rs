@@ -380,6 +380,10 @@ impl Process {
                     flush.cut(|other| other == *partition);
                 }
                 Settled::Elsewhere => {
+                    // Nothing is believed of it any more.
+                    if let Some(held) = self.partitions.get_mut(partition).filter(|_| current) {
+                        held.epoch = 0;
+                    }
                     self.fenced.push((*partition, span.assignment));
                     flush.cut(|other| other == *partition);
                 }

@@ -108,7 +108,11 @@ pub async fn advance_and_commit(
         (Ok(_), Ok(())) => Ok(()),
         // The transaction ended with the first error; the COMMIT was a ROLLBACK, if it was answered at all.
         (Err(failure), _) if failure.is_certain() => Err(if failure.is(&SqlState::DIVISION_BY_ZERO) {
-            CommitError::Fenced(find_fenced(session, table, &columns).await)
+            let found = missed(session, table, pipeline, advances).await.unwrap_or_else(|error| {
+                debug!(%error, "cannot tell which partitions were taken over");
+                Vec::new()
+            });
+            CommitError::Fenced(if found.is_empty() { (0..advances.len()).collect() } else { found })
         } else {
             CommitError::Failed(failure)
         }),
@@ -124,8 +128,14 @@ fn in_doubt(failure: &CallFailure) -> CommitError {
     CommitError::InDoubt(format!("{failure}: nobody knows yet whether the commit was made"))
 }
 
-/// Which of the advances do not start where their partitions are.
-async fn find_fenced(session: &Session, table: &OffsetsTable, columns: &Columns<'_>) -> Vec<usize> {
+/// Which of the advances do not start where their partitions are, or belong to an epoch that is over; by index.
+pub(crate) async fn missed(
+    session: &Session,
+    table: &OffsetsTable,
+    pipeline: &str,
+    advances: &[Advance],
+) -> Result<Vec<usize>, CallFailure> {
+    let columns = Columns::new(pipeline, advances);
     let statement = format!(
         "SELECT wanted.number FROM unnest($2, $3, $4, $5) WITH ORDINALITY \
            AS wanted (topic, partition, epoch, from_offset, number) \
@@ -141,16 +151,9 @@ async fn find_fenced(session: &Session, table: &OffsetsTable, columns: &Columns<
         (&columns.epochs, Type::INT8_ARRAY),
         (&columns.from, Type::INT8_ARRAY),
     ];
-    let call = session.client().query_typed(&statement, &parameters);
-    let found = match session.within("looking which partitions were taken over", call).await {
-        Ok(rows) => rows
-            .iter()
-            .filter_map(|row| usize::try_from(row.try_get::<_, i64>(0).ok()?).ok()?.checked_sub(1))
-            .collect(),
-        Err(error) => {
-            debug!(%error, "cannot tell which partitions were taken over");
-            Vec::new()
-        }
-    };
-    if found.is_empty() { (0..columns.topics.len()).collect() } else { found }
+    let doing = "looking which partitions were taken over";
+    let rows = session.within(doing, session.client().query_typed(&statement, &parameters)).await?;
+    let numbers = rows.iter().map(|row| row.try_get::<_, i64>(0)).collect::<Result<Vec<_>, _>>();
+    let numbers = numbers.map_err(|error| session.failure(doing, error))?;
+    Ok(numbers.into_iter().filter_map(|number| usize::try_from(number).ok()?.checked_sub(1)).collect())
 }

@@ -6,6 +6,7 @@ use futures::future::BoxFuture;
 use tokio::sync::Mutex;
 use txconnect_connector_api::{Advance, Batch, SinkError, Writer};
 
+use crate::advance::missed;
 use crate::blockers::Watchdog;
 use crate::connect::{Session, application_name};
 use crate::isolate::{Verdict, isolate};
@@ -103,7 +104,21 @@ async fn search(
 ) -> Result<Result<(), SinkError>, FlushFailure> {
     match Box::pin(isolate(session, watchdog, tables)).await? {
         Verdict::Written => end(session, tables, ending).await.map(Ok),
-        Verdict::Rejected(rows) => Ok(Err(SinkError::Rejected { rows })),
+        Verdict::Rejected(rows) => {
+            // To a former owner the server refuses keys that the new one has written: good records. Who still owns every
+            // partition now owned them when the rows were refused.
+            let fenced = match ending.offsets {
+                Some(offsets) if !ending.advances.is_empty() => {
+                    missed(session, offsets, ending.pipeline, ending.advances).await?
+                }
+                _ => Vec::new(),
+            };
+            if fenced.is_empty() {
+                Ok(Err(SinkError::Rejected { rows }))
+            } else {
+                Ok(Err(SinkError::Fenced { partitions: fenced }))
+            }
+        }
     }
 }
 

@@ -95,6 +95,11 @@ impl Source {
             if let Err(failure) = self.perform_actions() {
                 self.shared.fail(failure);
             }
+            // What others have taken over in the sink will never finish: nobody need wait for it.
+            let fenced = self.shared.take_fenced_of(slots);
+            if !fenced.is_empty() {
+                self.shared.tell(Event::Lost { slots: fenced });
+            }
             let held = self.shared.held();
             if slots.iter().all(|slot| !held.contains(slot)) {
                 break;
