@@ -49,12 +49,13 @@ impl Proxy {
 async fn forward(mut client: TcpStream, mut server: TcpStream, commits: Arc<AtomicU8>) {
     let (mut up, mut down) = (vec![0; 1 << 16], vec![0; 1 << 16]);
     let mut seen = false;
+    let mut held_back = Vec::new();
     loop {
-        let awaits = !seen && commits.load(Ordering::SeqCst) == Commits::AreAwaited as u8;
         tokio::select! {
             read = client.read(&mut up) => {
                 let Ok(count @ 1..) = read else { return };
-                let commit = up[..count].windows(6).any(|window| window == b"COMMIT");
+                // The statement, and not the READ COMMITTED of a BEGIN.
+                let commit = up[..count].windows(7).any(|window| window == b"COMMIT\0");
                 seen |= commit;
                 if commit && commits.load(Ordering::SeqCst) == Commits::AreLost as u8 {
                     return;
@@ -72,12 +73,14 @@ async fn forward(mut client: TcpStream, mut server: TcpStream, commits: Arc<Atom
                     return;
                 }
             }
-            read = server.read(&mut down), if !awaits => {
+            read = server.read(&mut down) => {
                 let Ok(count @ 1..) = read else { return };
-                if client.write_all(&down[..count]).await.is_err() {
-                    return;
-                }
+                held_back.extend_from_slice(&down[..count]);
             }
+        }
+        let awaits = !seen && commits.load(Ordering::SeqCst) == Commits::AreAwaited as u8;
+        if !awaits && client.write_all(&std::mem::take(&mut held_back)).await.is_err() {
+            return;
         }
     }
 }
