@@ -50,8 +50,15 @@ pub struct OffsetsArguments {
 #[derive(Debug, Subcommand)]
 pub enum OffsetsCommand {
     /// Show where a pipeline goes on reading, and how far behind it is
+    ///
+    /// Changes nothing, and may be used while the pipeline runs. Where the sink keeps the positions (`delivery:
+    /// exactly_once`), they are shown beside those of the consumer group, which only follow them.
     Show(ShowArguments),
     /// Set where a pipeline goes on reading
+    ///
+    /// Stop the pipeline first, everywhere: a group that has members is refused. Where the sink keeps the positions,
+    /// they are moved in the sink first and in the consumer group afterwards. Records that are read again are written
+    /// again: only an upsert, or `write: insert_ignore`, makes that one row. Records that are skipped are never written.
     Reset(ResetArguments),
 }
 
@@ -66,10 +73,7 @@ pub struct PipelineArguments {
     pub overrides: Vec<String>,
 }
 
-/// Show where a pipeline goes on reading, and how far behind it is.
-///
-/// Changes nothing, and may be used while the pipeline runs. Where the sink keeps the positions (`delivery:
-/// exactly_once`), they are shown beside those of the consumer group, which only follow them.
+/// What `offsets show` is told.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -84,11 +88,7 @@ pub struct ShowArguments {
     pub json: bool,
 }
 
-/// Set where a pipeline goes on reading.
-///
-/// Stop the pipeline first, everywhere: a group that has members is refused. Where the sink keeps the positions, they
-/// are moved in the sink first and in the consumer group afterwards. Records that are read again are written again:
-/// only an upsert, or `write: insert_ignore`, makes that one row. Records that are skipped are never written.
+/// What `offsets reset` is told.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -124,7 +124,7 @@ pub fn run(arguments: &OffsetsArguments) -> Result<(), CommandError> {
     match &arguments.command {
         OffsetsCommand::Show(arguments) => {
             let opened = Opened::open(&arguments.pipeline)?;
-            let view = opened.look()?;
+            let view = look::look(&opened).map_err(|error| opened.named(error))?;
             print_result(&if arguments.json { show::json(&view)? } else { show::text(&view) })
         }
         OffsetsCommand::Reset(arguments) => {
@@ -135,7 +135,7 @@ pub fn run(arguments: &OffsetsArguments) -> Result<(), CommandError> {
 }
 
 fn reset_positions(opened: &Opened, arguments: &ResetArguments) -> Result<(), CommandError> {
-    let view = opened.look()?;
+    let view = look::look(opened)?;
     if arguments.topic.is_none() {
         for topic in &view.missing {
             say(&format!("{}: the topic {topic} does not exist: nothing is moved there", view.pipeline));
@@ -224,16 +224,17 @@ impl Opened {
         let runtime = runtime()?;
         let store = {
             let _entered = runtime.enter();
-            match pipeline.sink.protocol() {
-                Protocol::OffsetsInSink => pipeline.sink.offsets(name),
-                Protocol::AtLeastOnce => None,
-            }
+            pipeline.sink.offsets(name)
         };
-        Ok(Self { consumer, store, runtime, pipeline })
-    }
-
-    fn look(&self) -> Result<look::View, CommandError> {
-        look::look(self).map_err(|error| self.named(error))
+        // Without the positions that count, those of the group would be taken for them.
+        if store.is_none() && pipeline.sink.protocol() == Protocol::OffsetsInSink {
+            return Err(CommandError::Failed(format!(
+                "{name}: the sink {} keeps the positions but does not give them out; update txconnect",
+                pipeline.sink.name()
+            )));
+        }
+        let store = store.filter(|_| pipeline.sink.protocol() == Protocol::OffsetsInSink);
+        Ok(Self { pipeline, consumer, store, runtime })
     }
 
     /// Waits for an answer of the sink.
@@ -252,9 +253,7 @@ impl Opened {
     fn named(&self, error: CommandError) -> CommandError {
         let name = &self.pipeline.name;
         match error {
-            CommandError::Failed(text) if !text.starts_with(&format!("{name}: ")) => {
-                CommandError::Failed(format!("{name}: {text}"))
-            }
+            CommandError::Failed(text) => CommandError::Failed(format!("{name}: {text}")),
             CommandError::Usage(text) => CommandError::Usage(format!("{name}: {text}")),
             other => other,
         }

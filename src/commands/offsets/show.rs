@@ -202,7 +202,7 @@ struct Document<'a> {
     /// Where the positions that count are kept.
     positions_in: &'a str,
     lag: Option<i64>,
-    partitions: Vec<Partition<'a>>,
+    partitions: Vec<Entry<'a>>,
     missing_topics: &'a [String],
     remarks: Vec<String>,
 }
@@ -214,7 +214,7 @@ struct Member<'a> {
 }
 
 #[derive(Serialize)]
-struct Partition<'a> {
+struct Entry<'a> {
     topic: &'a str,
     partition: i32,
     topic_id: Option<&'a str>,
@@ -254,7 +254,7 @@ pub(super) fn json(view: &View) -> Result<String, CommandError> {
             .collect(),
         positions_in: view.place.as_deref().unwrap_or("group"),
         lag: lag(view),
-        partitions: view.partitions.iter().map(|one| document_of(one, in_sink)).collect(),
+        partitions: view.partitions.iter().map(|one| entry_of(one, in_sink)).collect(),
         missing_topics: &view.missing,
         remarks: remarks(view),
     };
@@ -263,8 +263,8 @@ pub(super) fn json(view: &View) -> Result<String, CommandError> {
     Ok(text)
 }
 
-fn document_of(one: &PartitionView, in_sink: bool) -> Partition<'_> {
-    Partition {
+fn entry_of(one: &PartitionView, in_sink: bool) -> Entry<'_> {
+    Entry {
         topic: &one.partition.topic,
         partition: one.partition.partition,
         topic_id: one.topic_id.as_deref(),
