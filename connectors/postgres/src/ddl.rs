@@ -145,11 +145,8 @@ COMMENT ON COLUMN "Sales"."orders"."id" IS 'The order';"#
                     '\\' if escapes => {
                         characters.next();
                     }
-                    inside if inside == character => {
-                        if characters.next_if_eq(&character).is_none() {
-                            break;
-                        }
-                    }
+                    // Two quotes stand for one.
+                    inside if inside == character && characters.next_if_eq(&character).is_none() => break,
                     _ => {}
                 }
             }

@@ -50,6 +50,10 @@ impl RelationKind {
 
 /// A column as the catalogs describe it.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a fact of the catalogs, independent of the others"
+)]
 pub struct ExistingColumn {
     /// The name.
     pub name: String,

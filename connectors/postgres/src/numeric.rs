@@ -163,7 +163,7 @@ pub(crate) fn write(literal: &str, limits: Digits, out: &mut Vec<u8>) -> Result<
             Shown::AsWritten => shown(written),
             Shown::Fewest => 0,
         };
-        write_words(&[0, 0, 0, shown], out);
+        write_words([0, 0, 0, shown], out);
         return Ok(());
     };
     if point - first > limits.whole {
@@ -186,7 +186,7 @@ pub(crate) fn write(literal: &str, limits: Digits, out: &mut Vec<u8>) -> Result<
         return Err(Misfit::OutOfRange);
     };
     let sign = if literal.negative { NEGATIVE } else { 0 };
-    write_words(&[count, weight.cast_unsigned(), sign, shown], out);
+    write_words([count, weight.cast_unsigned(), sign, shown], out);
     for group in first_group..=last_group {
         let start = point + group * GROUP;
         let digit = (start..start + GROUP).fold(0, |value, index| value * 10 + literal.digit(index));
@@ -215,7 +215,7 @@ fn shown(digits: i64) -> u16 {
     u16::try_from(digits.min(MAX_FRACTION_DIGITS)).unwrap_or(0)
 }
 
-fn write_words(words: &[u16; 4], out: &mut Vec<u8>) {
+fn write_words(words: [u16; 4], out: &mut Vec<u8>) {
     for word in words {
         out.extend_from_slice(&word.to_be_bytes());
     }

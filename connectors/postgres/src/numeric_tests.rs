@@ -1,3 +1,5 @@
+use std::fmt::Write as _;
+
 use proptest::prelude::*;
 use txconnect_connector_api::Number;
 
@@ -20,11 +22,16 @@ fn printed(bytes: &[u8]) -> String {
         let index = usize::try_from(i64::from(weight) - power).ok();
         index.and_then(|index| digits.get(index)).copied().unwrap_or(0)
     };
-    let whole: String =
-        (0..=i64::from(weight).max(0)).rev().map(|power| format!("{:04}", group(power))).collect();
+    let groups = |mut powers: std::ops::RangeInclusive<i64>| {
+        let mut text = String::new();
+        while let Some(power) = powers.next_back() {
+            write!(text, "{:04}", group(power)).unwrap();
+        }
+        text
+    };
+    let whole = groups(0..=i64::from(weight).max(0));
     let whole = whole.trim_start_matches('0');
-    let fraction: String =
-        (1..=i64::try_from(shown).unwrap() / 4 + 1).map(|power| format!("{:04}", group(-power))).collect();
+    let fraction = groups(-i64::try_from(shown).unwrap() / 4 - 1..=-1);
     let mut text = String::new();
     text.push_str(if sign == NEGATIVE { "-" } else { "" });
     text.push_str(if whole.is_empty() { "0" } else { whole });

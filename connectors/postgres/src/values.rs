@@ -124,8 +124,9 @@ impl ValuePlan {
                 digits: Digits::new(*limits, is_key),
                 text: matches!(column.kind, Kind::Numeric { .. } | Kind::String),
             },
-            (Kind::String, ColumnType::Text | ColumnType::Labelled(_)) => Self::Text,
-            (Kind::Uuid, ColumnType::Text) => Self::Text,
+            (Kind::String, ColumnType::Text | ColumnType::Labelled(_)) | (Kind::Uuid, ColumnType::Text) => {
+                Self::Text
+            }
             (Kind::String | Kind::Uuid, ColumnType::Varchar(limit)) => Self::Varchar(*limit),
             (Kind::String | Kind::Uuid, ColumnType::Char(limit)) => Self::Char(*limit),
             (Kind::String | Kind::Uuid, ColumnType::Uuid) => Self::Uuid,
