@@ -61,6 +61,25 @@ pub enum Health {
         /// Since when.
         since: Instant,
     },
+    /// The same, for longer than `stalled_after`.
+    Stalled {
+        /// The last error.
+        cause: String,
+        /// Since when.
+        since: Instant,
+    },
+}
+
+/// What is behind [`Health`].
+enum Standing {
+    Starting,
+    Running,
+    Retrying {
+        cause: String,
+        since: Instant,
+        /// Whether it was said that this takes long.
+        told: bool,
+    },
 }
 
 /// The common ground of one running pipeline.
@@ -73,7 +92,8 @@ pub(crate) struct Shared {
     /// Notified whenever a flush is finished or given up.
     moved: Condvar,
     failure: Mutex<Option<Failure>>,
-    health: Mutex<Health>,
+    health: Mutex<Standing>,
+    stalled_after: Duration,
     stopping: AtomicBool,
     left: AtomicBool,
     /// Grows with every turn of the source thread.
@@ -119,7 +139,7 @@ impl Delivery {
 }
 
 impl Shared {
-    pub(crate) fn new(name: &str, memory: usize, protocol: Protocol) -> Arc<Self> {
+    pub(crate) fn new(name: &str, memory: usize, protocol: Protocol, stalled_after: Duration) -> Arc<Self> {
         let (machine, in_sink) = match protocol {
             Protocol::AtLeastOnce => (AtLeastOnce::new(), None),
             Protocol::OffsetsInSink => (AtLeastOnce::advisory(), Some(OffsetsInSink::new())),
@@ -131,7 +151,8 @@ impl Shared {
             delivery: Mutex::new(Delivery { machine, in_sink, actions: Vec::new(), fenced: Vec::new() }),
             moved: Condvar::new(),
             failure: Mutex::new(None),
-            health: Mutex::new(Health::Starting),
+            health: Mutex::new(Standing::Starting),
+            stalled_after,
             stopping: AtomicBool::new(false),
             left: AtomicBool::new(false),
             beats: AtomicU64::new(0),
@@ -270,7 +291,16 @@ impl Shared {
     }
 
     pub(crate) fn health(&self) -> Health {
-        lock(&self.health).clone()
+        match &*lock(&self.health) {
+            Standing::Starting => Health::Starting,
+            Standing::Running => Health::Running,
+            Standing::Retrying { cause, since, .. } if since.elapsed() >= self.stalled_after => {
+                Health::Stalled { cause: cause.clone(), since: *since }
+            }
+            Standing::Retrying { cause, since, .. } => {
+                Health::Retrying { cause: cause.clone(), since: *since }
+            }
+        }
     }
 
     /// Counts a flush that has to wait for the sink or for the dead letter topic, until it is through or given up.
@@ -286,7 +316,18 @@ impl Shared {
 
     /// Partitions are being read, or a flush is through.
     pub(crate) fn running(&self) {
-        *lock(&self.health) = Health::Running;
+        *lock(&self.health) = Standing::Running;
+    }
+
+    /// Answers once in every outage, when it has lasted for `stalled_after`, what is waited for.
+    pub(crate) fn newly_stalled(&self) -> Option<String> {
+        match &mut *lock(&self.health) {
+            Standing::Retrying { cause, since, told } if !*told && since.elapsed() >= self.stalled_after => {
+                *told = true;
+                Some(format!("stalled for {} s: {cause}", since.elapsed().as_secs()))
+            }
+            _ => None,
+        }
     }
 
     /// What the pipeline is waiting for, for messages.
@@ -294,7 +335,7 @@ impl Shared {
         match self.health() {
             Health::Starting => "no partition was assigned; check the brokers and the topics".to_owned(),
             Health::Running => "records are missing that were there at the start".to_owned(),
-            Health::Retrying { cause, .. } => cause,
+            Health::Retrying { cause, .. } | Health::Stalled { cause, .. } => cause,
         }
     }
 
@@ -310,11 +351,11 @@ impl Shared {
     /// Notes what is waited for: the brokers, the sink or the dead letter topic. Answers true at the first failure in a row.
     pub(crate) fn retrying(&self, cause: &str) -> bool {
         let mut health = lock(&self.health);
-        if let Health::Retrying { cause: known, .. } = &mut *health {
+        if let Standing::Retrying { cause: known, .. } = &mut *health {
             cause.clone_into(known);
             false
         } else {
-            *health = Health::Retrying { cause: cause.to_owned(), since: Instant::now() };
+            *health = Standing::Retrying { cause: cause.to_owned(), since: Instant::now(), told: false };
             true
         }
     }

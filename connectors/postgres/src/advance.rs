@@ -101,7 +101,7 @@ pub async fn advance_and_commit(
     let doing = "committing rows and positions";
     let (moved, committed) = match session.within(doing, both).await {
         Ok(answers) => answers,
-        Err(failure) => return Err(CommitError::InDoubt(failure.to_string())),
+        Err(failure) => return Err(in_doubt(&failure)),
     };
     let failed = |error| session.failure(doing, error);
     match (moved.map_err(failed), committed.map_err(failed)) {
@@ -115,9 +115,13 @@ pub async fn advance_and_commit(
         (Ok(_), Err(failure)) if failure.is_certain() => Err(CommitError::Failed(failure)),
         (_, Err(failure)) | (Err(failure), Ok(())) => {
             session.give_up();
-            Err(CommitError::InDoubt(format!("{failure}: nobody knows yet whether the commit was made")))
+            Err(in_doubt(&failure))
         }
     }
+}
+
+fn in_doubt(failure: &CallFailure) -> CommitError {
+    CommitError::InDoubt(format!("{failure}: nobody knows yet whether the commit was made"))
 }
 
 /// Which of the advances do not start where their partitions are.

@@ -61,27 +61,38 @@ impl Connector {
         self.settings.timeout
     }
 
-    /// Opens a session on the first host that can be written to. Ends after `connect_timeout` for every host.
+    /// Opens a session on the first host that can be written to. Ends after `connect_timeout` for every
+    /// address of every host.
     ///
     /// The error names what every host said. It is [`SinkError::Transient`] if waiting may help with one of them, and
     /// [`SinkError::Fatal`] otherwise: wrong password or certificate, no such database, a server that is too old.
     pub async fn connect(&self, application_name: &str) -> Result<Session, SinkError> {
         let mut refusals = Vec::new();
         for host in self.hosts() {
-            let attempt = timeout(self.settings.connect_timeout, self.connect_host(host, application_name));
-            let refusal = match attempt.await {
-                Ok(Ok(session)) => return Ok(session),
-                Ok(Err(trouble)) => trouble,
-                Err(_) => Trouble::Away {
-                    cause: format!(
-                        "{host}: no answer within {} s: the host is down, frozen or behind a firewall",
-                        self.settings.connect_timeout.as_secs_f32()
-                    ),
-                },
-            };
-            refusals.push(refusal);
+            match self.connect_host(host, application_name).await {
+                Ok(session) => return Ok(session),
+                Err(trouble) => refusals.push(trouble),
+            }
         }
         Err(join(refusals))
+    }
+
+    /// Runs one step towards `host`, and gives it up after `connect_timeout`.
+    async fn in_time<T>(
+        &self,
+        host: &HostAddress,
+        step: impl Future<Output = Result<T, Trouble>>,
+    ) -> Result<T, Trouble> {
+        let limit = self.settings.connect_timeout;
+        // A connection in the making is large: on the heap it does not weigh on whoever waits for it.
+        timeout(limit, Box::pin(step)).await.unwrap_or_else(|_| {
+            Err(Trouble::Away {
+                cause: format!(
+                    "{host}: no answer within {} s: the host is down, frozen or behind a firewall",
+                    limit.as_secs_f32()
+                ),
+            })
+        })
     }
 
     fn hosts(&self) -> Vec<&HostAddress> {
@@ -95,8 +106,8 @@ impl Connector {
 
     async fn connect_host(&self, host: &HostAddress, application_name: &str) -> Result<Session, Trouble> {
         let mut last = None;
-        for address in addresses(host).await? {
-            match self.connect_address(host, address, application_name).await {
+        for address in self.in_time(host, addresses(host)).await? {
+            match self.in_time(host, self.connect_address(host, address, application_name)).await {
                 Ok(session) => return Ok(session),
                 Err(trouble) => last = Some(trouble),
             }

@@ -8,7 +8,7 @@ use std::error::Error as _;
 use std::io;
 use std::time::Duration;
 
-use tokio_postgres::error::{DbError, SqlState};
+use tokio_postgres::error::{DbError, Severity, SqlState};
 use txconnect_connector_api::SinkError;
 
 use crate::tls;
@@ -129,7 +129,12 @@ impl CallFailure {
     /// was ended) leaves open what became of statements on their way.
     pub fn is_certain(&self) -> bool {
         self.answer().is_some_and(|answer| {
-            !matches!(answer.severity(), "FATAL" | "PANIC") && !answer.code().code().starts_with("08")
+            // The other severity is in the language of the server, and pools send only that one.
+            let is_error = match answer.parsed_severity() {
+                Some(severity) => severity == Severity::Error,
+                None => answer.severity() == "ERROR",
+            };
+            is_error && class(answer) != "08"
         })
     }
 
@@ -203,11 +208,24 @@ fn io_cause(error: &io::Error) -> String {
     }
 }
 
+/// The first two characters of the SQLSTATE.
+fn class(answer: &DbError) -> &str {
+    answer.code().code().get(..2).unwrap_or_default()
+}
+
+/// Whether a function of the user raised the error: its code and message can be anything.
+fn is_raised(answer: &DbError) -> bool {
+    answer.routine() == Some("exec_stmt_raise")
+}
+
 fn classify_answer(answer: &DbError, doing: &str) -> Trouble {
     let state = answer.code().code();
     let away = |words: &str| Trouble::Away { cause: format!("{doing}: {words} ({state})") };
     let said = || format!("{doing}: {}", in_plain_words(answer));
     let refused = |hint: &str| Trouble::Refused { cause: said(), hint: hint.to_owned() };
+    if is_raised(answer) {
+        return data(answer);
+    }
     match state {
         "53100" => away("the disk of the PostgreSQL server is full"),
         "53200" => away("the PostgreSQL server is out of memory"),
@@ -231,7 +249,7 @@ fn classify_answer(answer: &DbError, doing: &str) -> Trouble {
         ),
         // A row that is too large for its index; a trigger that refuses it; a row that a view may not hold.
         "54000" | "44000" => data(answer),
-        _ => match &state[..2] {
+        _ => match class(answer) {
             "22" | "23" | "P0" => data(answer),
             "08" | "25" | "40" | "53" | "57" | "58" => Trouble::Away { cause: said() },
             "55" if state != "55000" => Trouble::Away { cause: said() },
@@ -244,7 +262,7 @@ fn classify_answer(answer: &DbError, doing: &str) -> Trouble {
 /// The server's answer without anything that may be a value.
 fn in_plain_words(answer: &DbError) -> String {
     let state = answer.code().code();
-    if CLASSES_WITH_PLAIN_MESSAGES.contains(&&state[..2]) {
+    if CLASSES_WITH_PLAIN_MESSAGES.contains(&class(answer)) {
         format!("PostgreSQL answered {state}: {}", one_line(answer.message()))
     } else {
         format!("PostgreSQL answered {state}")
@@ -264,6 +282,7 @@ fn data(answer: &DbError) -> Trouble {
     let constraint = answer.constraint().map(one_line);
     let named = |name: &Option<String>| name.as_ref().map(|name| format!(" `{name}`")).unwrap_or_default();
     let (condition, words) = match state {
+        _ if is_raised(answer) => ("raise_exception", "a trigger of the table refused the row".to_owned()),
         "23502" => ("not_null_violation", format!("column{} may not be NULL", named(&column))),
         "23503" => (
             "foreign_key_violation",
@@ -298,7 +317,6 @@ fn data(answer: &DbError) -> Trouble {
         }
         "22030" => ("duplicate_json_object_key_value", "a JSON object names a member twice".to_owned()),
         "22032" => ("invalid_json_text", "a JSON text is malformed".to_owned()),
-        "P0001" => ("raise_exception", "a trigger of the table refused the row".to_owned()),
         _ if state.starts_with("23") => {
             ("integrity_constraint_violation", format!("the constraint{} says no", named(&constraint)))
         }

@@ -6,9 +6,9 @@
 //! | [`plan`] | schema → columns of a table |
 //! | [`ddl`] | the statements that make a table |
 //! | [`fit`] | a plan for the table that is there |
-//! | [`row`], [`order`] | rows of a batch, read back and compared |
 //! | [`encode`], `values`, `key` | record → row of a batch, value by value |
 //! | `numeric`, `times` | decimals, dates and times in PostgreSQL's binary form |
+//! | [`row`], [`order`] | rows of a batch, read back and compared |
 //! | [`connect`] | connections: hosts, TLS, time-outs |
 //! | [`blockers`] | who holds a lock that is waited for |
 //! | [`error`] | what an error of the server means |

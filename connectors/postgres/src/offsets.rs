@@ -133,14 +133,15 @@ impl PostgresOffsets {
     async fn create_table(&self, session: &Session, schema_exists: bool) -> Result<(), CallFailure> {
         let doing = format!("making {}", self.table.place());
         let settings = format!("SET LOCAL lock_timeout = {};", lock_timeout(session).as_millis());
-        session.begin(&settings).await?;
+        let begun = session.begin(&settings).await?;
         // A schema that exists is not asked for: that needs a right of its own even where nothing is to be done.
         let schema = if schema_exists { String::new() } else { self.table.schema_definition() + ";" };
         let statements = format!(
             "SELECT pg_advisory_xact_lock({CREATION_LOCK}); {schema} {}; COMMIT",
             self.table.table_definition()
         );
-        let made = session.within(&doing, session.client().batch_execute(&statements)).await;
+        let call = session.within(&doing, session.client().batch_execute(&statements));
+        let made = self.watchdog.watch(begun.pid, &self.application_name, call).await.outcome;
         if made.is_err() {
             session.roll_back().await;
         }

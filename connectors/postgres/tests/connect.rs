@@ -1,5 +1,7 @@
 //! Connecting to real and to unreal servers: what goes wrong is said in plain words, and ends in time.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 mod support;
 
 use std::net::SocketAddr;
@@ -225,7 +227,9 @@ async fn refused_rows_are_explained_without_their_values() {
                must text NOT NULL DEFAULT 'x', small smallint CHECK (small <> 13), day date, data jsonb); \
              INSERT INTO rows VALUES ('marker'); \
              CREATE TABLE parts (name text) PARTITION BY LIST (name); \
-             CREATE FUNCTION complain() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'no % here', NEW.name; END $$; \
+             CREATE FUNCTION complain() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN \
+                 IF NEW.name = 'marker' THEN RAISE EXCEPTION 'no % here', NEW.name; END IF; \
+                 RAISE EXCEPTION 'no % here', NEW.name USING ERRCODE = '42501'; END $$; \
              CREATE TABLE guarded (name text); \
              CREATE TRIGGER guard BEFORE INSERT ON guarded FOR EACH ROW EXECUTE FUNCTION complain()"
         ),
@@ -263,6 +267,7 @@ async fn refused_rows_are_explained_without_their_values() {
         ),
         ("INSERT INTO parts VALUES ('marker')", "check_violation", "no partition"),
         ("INSERT INTO guarded VALUES ('marker')", "raise_exception", "trigger"),
+        ("INSERT INTO guarded VALUES ('marker2')", "raise_exception", "trigger"),
         (
             "INSERT INTO rows (name) SELECT 'marker' || string_agg(md5(n::text), '') FROM generate_series(1, 3000) AS n",
             "program_limit_exceeded",

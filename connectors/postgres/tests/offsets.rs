@@ -1,5 +1,7 @@
 //! Positions in a real PostgreSQL: epochs, commits in doubt, processes at the same time.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 mod support;
 
 use std::sync::Arc;
@@ -170,17 +172,37 @@ async fn a_commit_that_the_server_refuses_is_a_failure_and_no_doubt() {
     schema.drop().await;
 }
 
+/// A session through a proxy.
+async fn session_by_proxy() -> (Proxy, Session) {
+    let url = server();
+    let (start, rest) = url.split_once('@').expect("a user in PG_URL");
+    let (host, database) = rest.split_once('/').expect("a database in PG_URL");
+    let proxy = Proxy::to(host.to_owned()).await;
+    let url = format!("{start}@{}/{database}", proxy.address);
+    let session = connector(&url).connect("txconnect").await.unwrap();
+    (proxy, session)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn positions_and_the_commit_are_sent_in_one_flight() {
+    let schema = Schema::new().await;
+    let offsets = offsets_in(&schema);
+    offsets.take_over(&[claim("t", 0, Some(0))]).await.unwrap();
+    let (proxy, session) = session_by_proxy().await;
+    session.begin("").await.unwrap();
+    // Whoever waited for the answer to the UPDATE would wait for ever.
+    proxy.set(Commits::AreAwaited);
+    advance_and_commit(&session, &table_in(&schema), PIPELINE, &[advance("t", 0, 1, 0, 5)]).await.unwrap();
+    assert_eq!(offsets.positions().await.unwrap()[0].next_offset, 5);
+    schema.drop().await;
+}
+
 /// Commits through a way that is cut; returns what is found afterwards: position and rows.
 async fn commit_in_doubt(fate: Commits) -> (i64, String) {
     let schema = schema_with_rows().await;
     let offsets = offsets_in(&schema);
     offsets.take_over(&[claim("t", 0, Some(0))]).await.unwrap();
-    let url = server();
-    let (start, rest) = url.split_once('@').expect("a user in PG_URL");
-    let (host, database) = rest.split_once('/').expect("a database in PG_URL");
-    let proxy = Proxy::to(host.to_owned()).await;
-    let session =
-        connector(&format!("{start}@{}/{database}", proxy.address)).connect("txconnect").await.unwrap();
+    let (proxy, session) = session_by_proxy().await;
     begin_with_row(&session, &schema).await;
     proxy.set(fate);
     let result =
@@ -319,12 +341,22 @@ async fn a_role_without_rights_is_told_the_statements_to_run() {
         server().split_once('@').map(|(start, rest)| (start.to_owned(), rest.to_owned())).unwrap();
     let url = format!("postgresql://{}:p@{host}", role.replace(' ', "%20"));
     let offsets = PostgresOffsets::new(connector(&url), &schema.name, PIPELINE);
-    let error = offsets.take_over(&[claim("t", 0, Some(0))]).await.unwrap_err();
-    assert!(
-        matches!(&error, SinkError::Fatal { cause, hint: Some(hint) }
-            if cause.contains("permission denied") && hint.contains("CREATE TABLE") && hint.contains(&schema.quoted())),
-        "{error:?}"
-    );
+    let usage = format!("GRANT USAGE ON SCHEMA {} TO \"{role}\"", schema.quoted());
+    for grant in ["SELECT", &usage] {
+        run(&admin, grant).await;
+        let error = offsets.take_over(&[claim("t", 0, Some(0))]).await.unwrap_err();
+        assert!(
+            matches!(&error, SinkError::Fatal { cause, hint: Some(hint) }
+                if cause.contains("permission denied") && hint.contains("CREATE TABLE") && hint.contains(&schema.quoted())),
+            "{error:?}"
+        );
+    }
+    // Where an owner has made it, we need no right to make anything.
+    let owner = offsets_in(&schema);
+    owner.take_over(&[claim("t", 0, Some(3))]).await.unwrap();
+    run(&admin, &format!("GRANT SELECT, INSERT, UPDATE ON {} TO \"{role}\"", owner.table())).await;
+    assert_eq!(taken(&offsets.take_over(&[claim("t", 0, None)]).await.unwrap()[0]), (2, 3));
+    run(&admin, &format!("DROP OWNED BY \"{role}\"")).await;
     run(&admin, &format!("DROP ROLE \"{role}\"")).await;
     schema.drop().await;
 }

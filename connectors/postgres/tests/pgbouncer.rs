@@ -1,4 +1,6 @@
-//! Positions and locks behind PgBouncer in transaction mode, where every transaction may get another connection.
+//! Positions and locks behind `PgBouncer` in transaction mode, where every transaction may get another connection.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod support;
 

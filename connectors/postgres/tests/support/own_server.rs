@@ -94,8 +94,9 @@ impl OwnServer {
     pub(crate) fn restart(&self) {
         let log = self.path("log");
         let log = log.to_str().unwrap();
+        let verb = if self.data().join("postmaster.pid").exists() { "restart" } else { "start" };
         assert!(
-            self.control(&["restart", "--mode=fast", "--wait", "--timeout=60", "--log", log]),
+            self.control(&[verb, "--wait", "--timeout=60", "--log", log]),
             "PostgreSQL did not start: {}",
             fs::read_to_string(log).unwrap_or_default()
         );

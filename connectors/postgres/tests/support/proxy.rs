@@ -15,6 +15,8 @@ pub(crate) enum Commits {
     Pass,
     /// The connection is cut instead of passing one on.
     AreLost,
+    /// Answers are passed on only when one has been seen.
+    AreAwaited,
     /// The server answers, and the connection is cut instead of passing the answer on.
     LoseTheirAnswer,
 }
@@ -46,11 +48,14 @@ impl Proxy {
 
 async fn forward(mut client: TcpStream, mut server: TcpStream, commits: Arc<AtomicU8>) {
     let (mut up, mut down) = (vec![0; 1 << 16], vec![0; 1 << 16]);
+    let mut seen = false;
     loop {
+        let awaits = !seen && commits.load(Ordering::SeqCst) == Commits::AreAwaited as u8;
         tokio::select! {
             read = client.read(&mut up) => {
                 let Ok(count @ 1..) = read else { return };
                 let commit = up[..count].windows(6).any(|window| window == b"COMMIT");
+                seen |= commit;
                 if commit && commits.load(Ordering::SeqCst) == Commits::AreLost as u8 {
                     return;
                 }
@@ -67,7 +72,7 @@ async fn forward(mut client: TcpStream, mut server: TcpStream, commits: Arc<Atom
                     return;
                 }
             }
-            read = server.read(&mut down) => {
+            read = server.read(&mut down), if !awaits => {
                 let Ok(count @ 1..) = read else { return };
                 if client.write_all(&down[..count]).await.is_err() {
                     return;

@@ -1,0 +1,312 @@
+//! Who is measured, and how each is started.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use super::Trouble;
+use super::broker::TOPIC;
+use super::table::Table;
+
+/// Contenders of the rivals' folder that we have ourselves.
+const NOT_RIVALS: [&str; 3] = ["copy", "kcat", "txconnect"];
+
+/// One contender, with its settings.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Contender {
+    pub(crate) kind: Kind,
+    /// What differs from its usual settings: for ours a configuration key, for rivals an environment variable.
+    settings: Vec<(String, String)>,
+}
+
+/// What a contender is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// librdkafka's own tool reads everything and prints it to `/dev/null`.
+    Kcat,
+    /// `psql` copies the same rows from a file, in one transaction.
+    Copy(Table),
+    /// One of our pipelines.
+    Ours(Ours),
+    /// A script of the rivals' folder.
+    Rival(String),
+}
+
+/// Our pipelines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ours {
+    /// Kafka, validation, standard output.
+    Stdout,
+    /// Kafka, validation, COPY, with the offsets in the same transaction.
+    Append,
+    /// The same with the offsets in Kafka alone.
+    AppendAtLeastOnce,
+    /// Kafka, validation, upsert by transaction id, with the offsets in the same transaction.
+    Upsert,
+}
+
+impl Ours {
+    const ALL: [Self; 4] = [Self::Stdout, Self::Append, Self::AppendAtLeastOnce, Self::Upsert];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Stdout => "stdout",
+            Self::Append => "append",
+            Self::AppendAtLeastOnce => "append-at-least-once",
+            Self::Upsert => "upsert",
+        }
+    }
+
+    /// The pipeline's file.
+    fn pipeline(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Stdout => ("stdout.yaml", include_str!("pipelines/stdout.yaml")),
+            Self::Append | Self::AppendAtLeastOnce => ("append.yaml", include_str!("pipelines/append.yaml")),
+            Self::Upsert => ("upsert.yaml", include_str!("pipelines/upsert.yaml")),
+        }
+    }
+
+    /// Writes the pipelines and their schema where [`Contender::command`] expects them.
+    pub(crate) fn write_pipelines(folder: &Path) -> Result<(), Trouble> {
+        let [pipelines, schemas] = ["pipelines", "schemas"].map(|name| folder.join(name));
+        std::fs::create_dir_all(&pipelines)?;
+        std::fs::create_dir_all(&schemas)?;
+        std::fs::write(schemas.join("transactions.json"), include_str!("schemas/transactions.json"))?;
+        for (name, text) in Self::ALL.map(Self::pipeline) {
+            std::fs::write(pipelines.join(name), text)?;
+        }
+        Ok(())
+    }
+}
+
+impl Contender {
+    /// Understands `NAME[@SETTING=VALUE…]`.
+    pub(crate) fn parse(label: &str, rivals: &[String]) -> Result<Self, String> {
+        let mut parts = label.split('@');
+        let name = parts.next().unwrap_or_default();
+        let kind = Self::all(rivals).into_iter().find(|kind| kind.name() == name).ok_or_else(|| {
+            let known: Vec<String> = Self::all(rivals).iter().map(|kind| kind.name().to_owned()).collect();
+            let more = if rivals.is_empty() { "; those of the rivals' folder need --rivals" } else { "" };
+            format!("there is no contender '{name}'; there are: {}{more}", known.join(", "))
+        })?;
+        let mut settings = Vec::new();
+        for setting in parts {
+            let (key, value) = setting
+                .split_once('=')
+                .ok_or_else(|| format!("'{setting}' in '{label}' should be SETTING=VALUE"))?;
+            settings.push((key.to_owned(), value.to_owned()));
+        }
+        match kind {
+            Kind::Kcat | Kind::Copy(_) if !settings.is_empty() => Err(format!("{name} takes no settings")),
+            kind => Ok(Self { kind, settings }),
+        }
+    }
+
+    /// Everyone, in the order in which they are taken.
+    pub(crate) fn all(rivals: &[String]) -> Vec<Kind> {
+        [Kind::Kcat, Kind::Copy(Table::Plain), Kind::Copy(Table::Keyed)]
+            .into_iter()
+            .chain(Ours::ALL.map(Kind::Ours))
+            .chain(rivals.iter().cloned().map(Kind::Rival))
+            .collect()
+    }
+
+    /// The command, with everything it needs in its environment.
+    pub(crate) fn command(&self, place: &Place, group: &str) -> Command {
+        let mut command = match &self.kind {
+            Kind::Kcat => {
+                let mut command = place.dying_with_us("kcat");
+                command.args(["-C", "-q", "-b", &place.brokers, "-t", TOPIC, "-o", "beginning"]);
+                command.args(["-c", &place.rows.to_string()]);
+                command
+            }
+            Kind::Copy(table) => {
+                let mut command = place.dying_with_us("psql");
+                let from = place.folder.join("records.tsv");
+                command.args([
+                    "--quiet",
+                    "--no-psqlrc",
+                    "--set=ON_ERROR_STOP=1",
+                    &place.database,
+                    "--command",
+                ]);
+                command.arg(format!("\\copy {} from '{}'", table.name(), from.display()));
+                command
+            }
+            Kind::Ours(ours) => self.our_command(*ours, place, group),
+            Kind::Rival(name) => {
+                let script = place.rivals.join("contenders").join(format!("{name}.sh"));
+                let mut command = place.dying_with_us(script);
+                command.envs(self.settings.iter().map(|(key, value)| (key, value)));
+                command
+            }
+        };
+        command
+            .env("BROKERS", &place.brokers)
+            .env("TOPIC", TOPIC)
+            .env("GROUP", group)
+            .env("PG_URL", &place.database)
+            .env("TABLE", self.table().unwrap_or(Table::Plain).name())
+            .env("ROWS", place.rows.to_string())
+            .env("DATA", &place.folder)
+            .env("SCRATCH", place.folder.join("scratch"))
+            .env("KIT", &place.rivals);
+        command
+    }
+
+    fn our_command(&self, ours: Ours, place: &Place, group: &str) -> Command {
+        let binary = self.settings.iter().find(|(key, _)| key == "BINARY");
+        let binary = binary.map_or_else(|| place.txconnect.clone(), |(_, path)| PathBuf::from(path));
+        let mut command = if place.profile {
+            let mut command = place.dying_with_us("perf");
+            command.args(["record", "--quiet", "--freq=997", "--call-graph=fp", "--output"]);
+            command.arg(place.folder.join(format!("perf-{group}.data"))).arg("--").arg(binary);
+            command
+        } else {
+            place.dying_with_us(binary)
+        };
+        command.arg("run").arg(place.folder.join("pipelines").join(ours.pipeline().0));
+        command.args(["--until-end", "--timeout", "5m", "--log-format", "json"]);
+        if ours == Ours::AppendAtLeastOnce {
+            command.args(["--set", "sink.postgres.delivery=at_least_once"]);
+        }
+        for (key, value) in self.settings.iter().filter(|(key, _)| key != "BINARY") {
+            command.arg("--set").arg(format!("{key}={value}"));
+        }
+        command
+    }
+
+    /// The table it fills.
+    pub(crate) fn table(&self) -> Option<Table> {
+        match &self.kind {
+            Kind::Kcat | Kind::Ours(Ours::Stdout) => None,
+            Kind::Copy(table) => Some(*table),
+            Kind::Ours(Ours::Upsert) => Some(Table::Keyed),
+            Kind::Ours(Ours::Append | Ours::AppendAtLeastOnce) | Kind::Rival(_) => Some(Table::Plain),
+        }
+    }
+
+    /// A consumer group's name, and a pipeline's: small letters, digits and dashes.
+    pub(crate) fn group(&self, round: u32) -> String {
+        let readable = |character: char| match character {
+            'a'..='z' | '0'..='9' => character,
+            'A'..='Z' => character.to_ascii_lowercase(),
+            _ => '-',
+        };
+        let label: String = self.to_string().chars().map(readable).collect();
+        // A pipeline's name may have 100 characters; only what follows a long path in a setting is cut off.
+        format!("round-{round}-{}", label.chars().take(80).collect::<String>())
+    }
+}
+
+impl Kind {
+    pub(crate) fn name(&self) -> &str {
+        match self {
+            Self::Kcat => "kcat",
+            Self::Copy(Table::Plain) => "copy",
+            Self::Copy(Table::Keyed) => "copy-keyed",
+            Self::Ours(ours) => ours.name(),
+            Self::Rival(name) => name,
+        }
+    }
+}
+
+impl fmt::Display for Contender {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(self.kind.name())?;
+        self.settings.iter().try_for_each(|(key, value)| write!(out, "@{key}={value}"))
+    }
+}
+
+/// Where a run happens.
+#[derive(Clone, Debug)]
+pub(crate) struct Place {
+    /// Everything that the run writes.
+    pub(crate) folder: PathBuf,
+    pub(crate) brokers: String,
+    /// The address of the PostgreSQL server.
+    pub(crate) database: String,
+    /// Our binary.
+    pub(crate) txconnect: PathBuf,
+    /// The rivals' folder; empty when there is none.
+    pub(crate) rivals: PathBuf,
+    pub(crate) rows: u64,
+    /// Whether ours run below `perf record`.
+    pub(crate) profile: bool,
+}
+
+impl Place {
+    /// A command that is ended when the bench dies.
+    fn dying_with_us(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "TERM", "--"]).arg(program).current_dir(&self.folder);
+        command
+    }
+}
+
+/// The contenders of a rivals' folder, by name.
+pub(crate) fn rivals_in(folder: &Path) -> Result<Vec<String>, String> {
+    let contenders = folder.join("contenders");
+    let entries = std::fs::read_dir(&contenders)
+        .map_err(|error| format!("{} is no folder of rivals: {error}", contenders.display()))?;
+    let mut names: Vec<String> = entries
+        .flatten()
+        .filter_map(|entry| Some(entry.file_name().to_str()?.strip_suffix(".sh")?.to_owned()))
+        .filter(|name| !NOT_RIVALS.contains(&name.as_str()))
+        .collect();
+    names.sort_unstable();
+    Ok(names)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(label: &str) -> Result<Contender, String> {
+        Contender::parse(label, &["bento".to_owned()])
+    }
+
+    #[test]
+    fn a_label_is_a_name_and_settings() {
+        let contender = parse("append@batch.rows=1000@memory=96MiB").unwrap();
+        assert_eq!(contender.kind, Kind::Ours(Ours::Append));
+        assert_eq!(contender.table(), Some(Table::Plain));
+        assert_eq!(contender.to_string(), "append@batch.rows=1000@memory=96MiB");
+        assert_eq!(contender.group(2), "round-2-append-batch-rows-1000-memory-96mib");
+        assert_eq!(parse("bento@STYLE=insert").unwrap().kind, Kind::Rival("bento".to_owned()));
+    }
+
+    #[test]
+    fn mistakes_in_labels_are_told() {
+        assert!(parse("pg").unwrap_err().contains("there are: kcat, copy, copy-keyed, stdout, append"));
+        assert!(parse("append@batch.rows").unwrap_err().contains("SETTING=VALUE"));
+        assert_eq!(parse("kcat@x=y").unwrap_err(), "kcat takes no settings");
+        assert!(Contender::parse("bento", &[]).unwrap_err().contains("--rivals"));
+    }
+
+    #[test]
+    fn settings_of_ours_become_overrides_and_a_binary_may_be_another() {
+        let place = Place {
+            folder: PathBuf::from("/f"),
+            brokers: "b:1".to_owned(),
+            database: "postgresql://d".to_owned(),
+            txconnect: PathBuf::from("/t/txconnect"),
+            rivals: PathBuf::new(),
+            rows: 5,
+            profile: false,
+        };
+        let words = |label: &str| {
+            let command = parse(label).unwrap().command(&place, "g");
+            let words: Vec<String> =
+                command.get_args().map(|word| word.to_string_lossy().into_owned()).collect();
+            words.join(" ")
+        };
+        assert!(words("append-at-least-once@batch.rows=9").ends_with(
+            "/t/txconnect run /f/pipelines/append.yaml --until-end --timeout 5m --log-format json \
+             --set sink.postgres.delivery=at_least_once --set batch.rows=9"
+        ));
+        assert!(words("stdout@BINARY=/o/txconnect").ends_with(
+            "/o/txconnect run /f/pipelines/stdout.yaml --until-end --timeout 5m --log-format json"
+        ));
+    }
+}

@@ -1,0 +1,85 @@
+# shellcheck shell=bash
+# Measures txconnect beside the limits and the rivals. Sourced by ./dev. See docs/benchmarks.md.
+#
+# Everything lies in target/bench, the servers' files too; results.jsonl and the contenders' logs stay.
+: "${root:?the folder of the clone}"
+
+bench() {
+  require_build_tools
+  require_services
+  require "kcat:has_command kcat:kcat" "postgresql-client:has_command psql:psql"
+  bench_build
+  # Says what is wrong with the arguments before anything is started.
+  "$bench_tool" "$@" --list >/dev/null
+  local argument
+  for argument in "$@"; do
+    case $argument in
+      --list | -h | --help)
+        exec "$bench_tool" "$@"
+        ;;
+    esac
+  done
+
+  mkdir -p "$root/target/bench"
+  local lock
+  exec {lock}>"$root/target/bench/lock"
+  flock --nonblock "$lock" || die "another ./dev bench is running in this clone"
+  trap 'services_locked services_stop' EXIT
+  trap 'exit 130' INT
+  trap 'exit 143' TERM
+  trap 'exit 129' HUP
+  bench_start_servers
+  # shellcheck source=/dev/null
+  source "$services/env"
+  # The contenders' scripts use psql and the like.
+  export KAFKA_BROKERS PG_URL PGHOST=127.0.0.1 PGPORT PGUSER=postgres PGDATABASE=postgres KAFKA_PID POSTGRES_PID
+  read -r PGPORT <"$postgres_port_file"
+  KAFKA_PID=$(pid_of "$kafka_pid_file")
+  POSTGRES_PID=$(pid_of "$postgres_pid_file")
+  rm -f "$root"/target/bench/{*.log,perf-*.data,results.jsonl}
+  BENCH_FOLDER=$root/target/bench BENCH_TXCONNECT=$bench_txconnect "$bench_tool" "$@"
+  rm -f "$root/target/bench/records.tsv"
+}
+
+# Sets bench_tool and bench_txconnect.
+bench_build() {
+  local target
+  cargo build --release --locked --package txconnect --bin txconnect --example bench
+  target=${CARGO_TARGET_DIR:-$root/target}
+  bench_tool=$target/release/examples/bench
+  bench_txconnect=$target/release/txconnect
+}
+
+# Servers of its own, empty: what other work leaves in the shared ones would be measured too.
+bench_start_servers() {
+  local jars
+  kafka_fetch
+  jars=$(kafka_jars)
+  services=$root/target/bench/servers
+  mkdir -p "$services"
+  ln -sfn "$jars" "$services/${jars##*/}"
+  # The names of all files follow from the folder.
+  # shellcheck source=scripts/kafka.sh
+  source "$root/scripts/kafka.sh"
+  # shellcheck source=scripts/postgres.sh
+  source "$root/scripts/postgres.sh"
+  # A bench that was killed leaves its servers.
+  services_locked services_stop
+  services_locked services_start
+  bench_tune_postgres
+}
+
+# Its settings need a new start. Some rivals cannot be given a password, so none is asked for on this machine.
+bench_tune_postgres() {
+  local data
+  data=$(readlink -f "$postgres_folder")/data
+  stop_process "$postgres_pid_file" INT 15
+  cat "$root/scripts/bench/postgres.conf" >>"$data/postgresql.conf"
+  printf '%s\n' 'host all all 127.0.0.1/32 trust' >"$data/pg_hba.conf"
+  (
+    cd /
+    start_detached "$postgres_pid_file" "$postgres_log" \
+      "${postgres_as[@]}" "$(postgres_programs)/postgres" -D "$data"
+  )
+  wait_until 30 postgres_answers || die "PostgreSQL did not start; see $postgres_log"
+}
