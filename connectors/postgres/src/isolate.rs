@@ -16,7 +16,7 @@ use crate::blockers::Watchdog;
 use crate::connect::Session;
 use crate::error::{CallFailure, DataError, Trouble};
 use crate::rows::{TableRows, WriteFailure};
-use crate::transaction::{FlushFailure, begin, check_unchanged, concerns_rows, watched};
+use crate::transaction::{FlushFailure, begin, check_unchanged, concerns_rows, roll_back, watched};
 
 /// How many parts are written at most in one search that has found something. What it has found is cut out then, and the
 /// search goes on with what is left.
@@ -41,7 +41,7 @@ pub(crate) async fn isolate(
     let mut search = Search::new(session);
     let deferred = watched(session, watchdog, pid, search.row_by_row(tables)).await?;
     if let Some(deferred) = deferred {
-        if !session.roll_back().await {
+        if !roll_back(session, tables).await {
             return Err(FlushFailure::Call(deferred.failure, None));
         }
         let pid = begin(session, tables).await?;
@@ -63,10 +63,7 @@ pub(crate) async fn isolate(
         rows.push(RejectedRow { batch: rows_of_table.batch, row, why: bad_record(why) });
     }
     rows.sort_unstable_by_key(|row| (row.batch, row.row));
-    for table in tables {
-        table.close();
-    }
-    session.roll_back().await;
+    roll_back(session, tables).await;
     Ok(Verdict::Rejected(rows))
 }
 

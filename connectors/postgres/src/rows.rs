@@ -68,7 +68,7 @@ impl<'a> TableRows<'a> {
         Ok(())
     }
 
-    /// Closes the statement of COPY: behind a pool it would be left on a connection that others use next.
+    /// Closes the statement of COPY. To be called before the transaction ends.
     pub(crate) fn close(&mut self) {
         if let Units::New { copy, .. } = &mut self.units {
             *copy = None;

@@ -38,11 +38,6 @@ impl FlushFailure {
         }
     }
 
-    /// Whether no transaction is open.
-    pub(crate) fn is_settled(&self) -> bool {
-        matches!(self, Self::Commit(CommitError::Fenced(_) | CommitError::Failed(_)))
-    }
-
     /// Whether the session goes on once the transaction is rolled back.
     pub(crate) fn leaves_session(&self) -> bool {
         match self {
@@ -130,6 +125,15 @@ pub(crate) async fn begin(session: &Session, tables: &mut [TableRows<'_>]) -> Re
     let begun = begun?;
     prepared.into_iter().collect::<Result<Vec<()>, _>>()?;
     Ok(begun.pid)
+}
+
+/// Rolls the transaction back, with its statements closed before: behind a pool they would be left on a connection that
+/// others use next. `false`: the session is over.
+pub(crate) async fn roll_back(session: &Session, tables: &mut [TableRows<'_>]) -> bool {
+    for table in tables {
+        table.close();
+    }
+    session.roll_back().await
 }
 
 /// Writes all rows and ends the transaction. After an error it may still be open.

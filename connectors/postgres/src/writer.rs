@@ -13,7 +13,7 @@ use crate::isolate::{Verdict, isolate};
 use crate::offsets::OffsetsTable;
 use crate::rows::TableRows;
 use crate::sink::Shared;
-use crate::transaction::{Ending, FlushFailure, end, run};
+use crate::transaction::{Ending, FlushFailure, end, roll_back, run};
 
 /// The writer of one lane. It has a session of its own, which is opened with the first flush and kept.
 pub(crate) struct PostgresWriter {
@@ -79,7 +79,7 @@ async fn transact(
 ) -> (Result<(), SinkError>, bool) {
     let failure = match run(session, watchdog, tables, ending).await {
         Ok(()) => return (Ok(()), true),
-        Err(failure) if failure.concerns_rows() && session.roll_back().await => {
+        Err(failure) if failure.concerns_rows() && roll_back(session, tables).await => {
             // Seldom needed, and large: it has its own place in memory.
             match Box::pin(search(session, watchdog, tables, ending)).await {
                 Ok(rejected) => return (rejected, true),
@@ -88,10 +88,7 @@ async fn transact(
         }
         Err(failure) => failure,
     };
-    for table in tables {
-        table.close();
-    }
-    let goes_on = failure.leaves_session() && (failure.is_settled() || session.roll_back().await);
+    let goes_on = failure.leaves_session() && roll_back(session, tables).await;
     (Err(failure.into()), goes_on)
 }
 
