@@ -71,7 +71,7 @@ fn version_tells_revision_and_librdkafka() {
     assert_eq!(output.status.code(), Some(0));
     let version = text(&output.stdout);
     assert!(version.starts_with(concat!("txconnect ", env!("CARGO_PKG_VERSION"), "\n")), "{version}");
-    for part in ["revision", "librdkafka  2.", "sinks       bigquery, stdout"] {
+    for part in ["revision", "librdkafka  2.", "sinks       bigquery, postgres, stdout"] {
         assert!(version.contains(part), "{version}");
     }
 }

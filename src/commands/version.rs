@@ -6,7 +6,7 @@ use super::{CommandError, print_result};
 pub fn print() -> Result<(), CommandError> {
     let features = txconnect_kafka::library::features().unwrap_or_else(|| "unknown".to_owned());
     print_result(&format!(
-        "txconnect {}\nrevision    {}\nlibrdkafka  {} ({})\nsources     kafka\nsinks       bigquery, stdout\n",
+        "txconnect {}\nrevision    {}\nlibrdkafka  {} ({})\nsources     kafka\nsinks       bigquery, postgres, stdout\n",
         env!("CARGO_PKG_VERSION"),
         env!("TXCONNECT_REVISION"),
         txconnect_kafka::library::version(),

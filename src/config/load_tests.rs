@@ -299,7 +299,7 @@ fn a_sink_is_exactly_one_connector() {
     let found = complaints(&format!("{source}sink: {{}}\n"));
     assert!(
         found.starts_with(
-            "p.yaml:2:1: error: sink: is empty; it must be a mapping with `bigquery` or `stdout`"
+            "p.yaml:2:1: error: sink: is empty; it must be a mapping with `bigquery`, `postgres` or `stdout`"
         ),
         "{found}"
     );

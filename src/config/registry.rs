@@ -11,6 +11,7 @@ use serde_json::json;
 use serde_yaml::Value;
 use txconnect_bigquery::{BigQueryConfig, BigQuerySink};
 use txconnect_connector_api::{ConfigProblem, Sink, SinkError, TableSchema};
+use txconnect_postgres::connect::ConnectionSettings;
 use txconnect_postgres::{PostgresConfig, PostgresSink};
 use txconnect_stdout::{StdoutConfig, StdoutSink};
 
@@ -87,7 +88,11 @@ impl SinkConfig for BigQueryConfig {
 
 impl SinkConfig for PostgresConfig {
     fn problems(&self) -> Vec<ConfigProblem> {
-        self.problems()
+        let mut problems = self.problems();
+        if !problems.iter().any(|problem| problem.path == "/url") {
+            problems.extend(ConnectionSettings::parse(&self.url, self.timeout.0).err());
+        }
+        problems
     }
 
     fn open(self, surroundings: &Surroundings<'_>) -> Result<OpenSink, SinkError> {
