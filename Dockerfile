@@ -29,8 +29,8 @@ FROM ${RUNTIME_IMAGE}
 RUN apt-get update \
     && DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends ca-certificates libssl3 zlib1g \
     && rm -rf /var/lib/apt/lists/* \
-    && groupadd --system --gid 10001 txconnect \
-    && useradd --system --uid 10001 --gid txconnect --home-dir /var/lib/txconnect --create-home \
+    && groupadd --gid 10001 txconnect \
+    && useradd --uid 10001 --gid txconnect --home-dir /var/lib/txconnect --create-home \
         --shell /usr/sbin/nologin txconnect
 COPY --chmod=755 deploy/healthcheck.sh /usr/local/bin/txconnect-health
 COPY --from=builder /out/txconnect /usr/local/bin/txconnect

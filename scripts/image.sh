@@ -86,6 +86,9 @@ image_make_base() {
   }
   printf '%s\n' "deb $mirror $image_release main" "deb $mirror $image_release-updates main" \
     "deb http://deb.debian.org/debian-security $image_release-security main" >"$folder/etc/apt/sources.list"
+  # As the official image: apt keeps neither packages nor indexes, in no layer.
+  printf '%s\n' 'Dir::Cache::pkgcache "";' 'Dir::Cache::srcpkgcache "";' \
+    'DPkg::Post-Invoke { "rm -f /var/cache/apt/archives/*.deb"; };' >"$folder/etc/apt/apt.conf.d/no-cache"
   # What the official slim image leaves out as well.
   rm -rf "$folder"/var/lib/apt/lists/* "$folder"/var/cache/apt/*.bin "$folder"/var/cache/apt/archives/*.deb \
     "$folder"/usr/share/doc/* "$folder"/usr/share/man/* "$folder"/usr/share/locale/* "$folder"/usr/share/info/*
