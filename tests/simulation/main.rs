@@ -33,7 +33,7 @@ use world::World;
 /// Worlds of each protocol in a run of all tests.
 const WORLDS: u64 = 2_500;
 /// A planted bug must be found within so many worlds.
-const WORLDS_FOR_A_BUG: u64 = 3_000;
+const WORLDS_FOR_A_BUG: u64 = 1_000;
 
 /// Lives through worlds one after the other; panics with the story of the first that goes wrong.
 fn run(protocol: Protocol, seeds: impl Iterator<Item = u64>) -> Tally {

@@ -57,7 +57,8 @@ pub(crate) enum Life {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Held {
     pub(crate) assignment: u64,
-    pub(crate) held: bool,
+    /// Whether it is being read.
+    pub(crate) reading: bool,
     /// The offset that the client fetches next, while it may.
     pub(crate) fetch: Option<i64>,
     /// The end of what was handed over under this assignment.

@@ -323,9 +323,12 @@ impl World {
         let partition = self.outside.dice.index(self.outside.plan.partitions);
         let Outside { group, database, truth, dice, witness, plan, .. } = &mut self.outside;
         if group.is_empty() && dice.percent(70) {
-            // Only backwards: what another tool skips in at-least-once is skipped.
-            let stands = group.committed(partition).unwrap_or(0);
-            let position = dice.within(0, u64::try_from(stands).unwrap());
+            // At least once it counts, and what it skips is skipped: so it only goes backwards there.
+            let most = match plan.protocol {
+                Protocol::AtLeastOnce => group.committed(partition).unwrap_or(0),
+                Protocol::OffsetsInSink => truth.end(partition),
+            };
+            let position = dice.within(0, u64::try_from(most).unwrap());
             let position = dice.percent(80).then(|| i64::try_from(position).unwrap());
             group.reset(partition, position, witness);
         } else if plan.protocol == Protocol::OffsetsInSink
