@@ -65,6 +65,8 @@ pub(crate) struct Held {
     pub(crate) handed_over: Option<i64>,
     /// The furthest end of a finished span.
     pub(crate) furthest: i64,
+    /// The membership that gave it.
+    pub(crate) member: u64,
     /// The epoch under which it was taken over.
     pub(crate) epoch: i64,
 }

@@ -248,9 +248,7 @@ impl Process {
                 outside.group.committed(*partition)
             };
             // A membership that is gone cannot commit, however orderly the revocation looks.
-            let member = drain
-                .member
-                .is_none_or(|(member, _)| self.client.membership().is_some_and(|(id, _)| id == member));
+            let member = self.client.membership().is_some_and(|(id, _)| id == held.member);
             // Whoever wakes up late may hear of a position that others have passed meanwhile.
             if member && position.is_none_or(|position| position < end) {
                 outside.witness.fault(format!(
@@ -402,6 +400,7 @@ impl Process {
             fetch: Some(position),
             handed_over: None,
             furthest: position,
+            member: self.client.membership().map_or(0, |(id, _)| id),
             epoch,
         };
         self.partitions.insert(partition, held);

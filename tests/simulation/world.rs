@@ -218,7 +218,11 @@ impl World {
     fn fault(&mut self) {
         let running = self.those(Life::Running);
         let alive = running.len() + self.those(Life::Frozen).len();
-        let chosen = self.outside.dice.one_of(&running);
+        // Blows fall where they hurt most often: while something is on its way to the sink.
+        let busy: Vec<usize> =
+            running.iter().filter(|index| self.processes[**index].is_writing()).copied().collect();
+        let hurts = !busy.is_empty() && self.outside.dice.percent(50);
+        let chosen = self.outside.dice.one_of(if hurts { &busy } else { &running });
         if self.outside.plan.mood == Mood::Gentle || self.outside.dice.percent(25) {
             return match (self.outside.dice.within(0, 3), chosen) {
                 (0, Some(index)) if running.len() > 1 => {
