@@ -126,6 +126,11 @@ impl Group {
         self.members.iter().map(|member| member.process)
     }
 
+    /// Whether a membership still counts.
+    pub(crate) fn knows(&self, member: u64) -> bool {
+        self.members.iter().any(|known| known.id == member)
+    }
+
     /// The broker drops the members of a process; it is not told.
     pub(crate) fn drop_member(&mut self, process: usize, dice: &mut Dice, witness: &mut Witness) {
         let before = self.members.len();

@@ -248,7 +248,7 @@ impl Process {
                 outside.group.committed(*partition)
             };
             // A membership that is gone cannot commit, however orderly the revocation looks.
-            let member = self.client.membership().is_some_and(|(id, _)| id == held.member);
+            let member = outside.group.knows(held.member);
             // Whoever wakes up late may hear of a position that others have passed meanwhile.
             if member && position.is_none_or(|position| position < end) {
                 outside.witness.fault(format!(
