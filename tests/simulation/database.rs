@@ -76,9 +76,8 @@ struct Stored {
 
 pub(crate) struct Database {
     unique: bool,
-    checks_epoch: bool,
-    checks_position: bool,
-    waits_for_locks: bool,
+    /// What is left out, with a planted bug.
+    bug: Option<Bug>,
     pub(crate) down: bool,
     positions: Vec<Option<Stored>>,
     /// Whether a hand has ever set the position of a partition.
@@ -90,12 +89,9 @@ pub(crate) struct Database {
 
 impl Database {
     pub(crate) fn new(plan: &Plan) -> Self {
-        let unchecked = [Bug::NoExpectedPosition, Bug::DoubtTakenForFailure, Bug::PlainSelectInDoubt];
         Self {
             unique: plan.unique,
-            checks_epoch: !plan.has(Bug::NoEpoch),
-            checks_position: !unchecked.iter().any(|bug| plan.has(*bug)),
-            waits_for_locks: !plan.has(Bug::TakeOverDoesNotWait),
+            bug: plan.bug,
             down: false,
             positions: vec![None; plan.partitions],
             touched: vec![false; plan.partitions],
@@ -342,9 +338,11 @@ impl Database {
     }
 
     fn matches(&self, moved: &Advance) -> bool {
+        let any_epoch = self.bug == Some(Bug::NoEpoch);
+        let unchecked = [Bug::NoExpectedPosition, Bug::DoubtTakenForFailure, Bug::PlainSelectInDoubt];
+        let any_position = self.bug.is_some_and(|bug| unchecked.contains(&bug));
         self.positions[moved.partition].is_some_and(|stored| {
-            (!self.checks_epoch || stored.epoch == moved.epoch)
-                && (!self.checks_position || stored.next == moved.from)
+            (any_epoch || stored.epoch == moved.epoch) && (any_position || stored.next == moved.from)
         })
     }
 
@@ -378,7 +376,7 @@ impl Database {
         partitions: &[Partition],
         witness: &mut Witness,
     ) -> Option<SessionId> {
-        if self.waits_for_locks
+        if self.bug != Some(Bug::TakeOverDoesNotWait)
             && let Some(holder) = self.lock(id, partitions.iter().copied())
         {
             return Some(holder);

@@ -83,9 +83,7 @@ pub(crate) enum CommitFate {
 }
 
 pub(crate) struct Group {
-    eager: bool,
-    rejoins_early: bool,
-    monotonic: bool,
+    plan: Plan,
     members: Vec<Member>,
     next_member: u64,
     generation: u64,
@@ -100,9 +98,7 @@ pub(crate) struct Group {
 impl Group {
     pub(crate) fn new(plan: &Plan) -> Self {
         Self {
-            eager: plan.eager,
-            rejoins_early: plan.rejoins_early,
-            monotonic: plan.protocol == Protocol::AtLeastOnce,
+            plan: plan.clone(),
             members: Vec::new(),
             next_member: 0,
             generation: 0,
@@ -130,6 +126,11 @@ impl Group {
         self.members.iter().map(|member| member.process)
     }
 
+    /// Whether a membership still counts.
+    pub(crate) fn knows(&self, member: u64) -> bool {
+        self.members.iter().any(|known| known.id == member)
+    }
+
     /// The broker drops the members of a process; it is not told.
     pub(crate) fn drop_member(&mut self, process: usize, dice: &mut Dice, witness: &mut Witness) {
         let before = self.members.len();
@@ -155,7 +156,7 @@ impl Group {
             return;
         }
         witness.count(Happening::Rebalance);
-        self.revoking = self.eager;
+        self.revoking = self.plan.eager;
         for member in &mut self.members {
             member.target.clear();
         }
@@ -175,14 +176,14 @@ impl Group {
         witness: &mut Witness,
     ) {
         let Some((id, _)) = client.membership else {
-            if client.loss.is_none() || (self.rejoins_early && client.loss == Some(true)) {
+            if client.loss.is_none() || (self.plan.rejoins_early && client.loss == Some(true)) {
                 self.join(client, process, dice, witness);
             }
             return;
         };
         let Some(index) = self.members.iter().position(|member| member.id == id) else {
             // An early second membership would hide a loss that is not marked.
-            let marked = self.rejoins_early || dice.percent(70);
+            let marked = self.plan.rejoins_early || dice.percent(70);
             let partitions = std::mem::take(&mut client.given);
             client.membership = None;
             client.loss = Some(marked);
@@ -193,7 +194,7 @@ impl Group {
         if self.revoking && self.members.iter().all(|member| member.owned.is_empty()) {
             self.revoking = false;
         }
-        let eager = self.eager;
+        let eager = self.plan.eager;
         let taken: BTreeSet<Partition> =
             self.members.iter().flat_map(|member| member.owned.iter().copied()).collect();
         let open = !(eager
@@ -317,7 +318,7 @@ impl Group {
         let positions = commit.positions.clone();
         for (partition, position) in &positions {
             let before = self.committed[*partition].replace(*position);
-            if self.monotonic {
+            if self.plan.protocol == Protocol::AtLeastOnce {
                 if before.is_some_and(|before| *position < before) {
                     witness.fault(format!(
                         "process {process} sets the group's position of partition {partition} back from {before:?} to {position}"

@@ -222,10 +222,15 @@ impl Process {
         spans
     }
 
-    /// Whether a flush of this process waits for an answer that it may never get in time.
+    /// Whether something of this process is on its way to the sink.
+    pub(crate) fn is_writing(&self) -> bool {
+        let writes = |flush: &Flush| matches!(flush.doing, Doing::Writing { .. } | Doing::Committing { .. });
+        self.lanes.iter().any(|lane| lane.running.iter().any(writes))
+    }
+
+    /// Whether a flush of this process waits for the answer to its commit.
     pub(crate) fn is_in_mid_commit(&self) -> bool {
-        self.lanes
-            .iter()
-            .any(|lane| lane.running.iter().any(|flush| matches!(flush.doing, Doing::Committing { .. })))
+        let commits = |flush: &Flush| matches!(flush.doing, Doing::Committing { .. });
+        self.lanes.iter().any(|lane| lane.running.iter().any(commits))
     }
 }

@@ -62,9 +62,7 @@ impl DeadLetters {
         }
         let sent = self.sent.swap_remove(choice % self.sent.len());
         witness.count(Happening::LostReply);
-        witness.tell(|| match sent.stored {
-            true => format!("the confirmation of the dead letter of {:?} is lost", sent.place),
-            false => format!("the dead letter of {:?} is lost", sent.place),
-        });
+        let what = if sent.stored { "the confirmation of the dead letter" } else { "the dead letter" };
+        witness.tell(|| format!("{what} of {:?} is lost", sent.place));
     }
 }

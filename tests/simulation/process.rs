@@ -57,13 +57,16 @@ pub(crate) enum Life {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Held {
     pub(crate) assignment: u64,
-    pub(crate) held: bool,
+    /// Whether it is being read.
+    pub(crate) reading: bool,
     /// The offset that the client fetches next, while it may.
     pub(crate) fetch: Option<i64>,
     /// The end of what was handed over under this assignment.
     pub(crate) handed_over: Option<i64>,
     /// The furthest end of a finished span.
     pub(crate) furthest: i64,
+    /// The membership that gave it.
+    pub(crate) member: u64,
     /// The epoch under which it was taken over.
     pub(crate) epoch: i64,
 }

@@ -44,7 +44,7 @@ impl Process {
         }
         if self.stopping {
             let all =
-                self.partitions.iter().filter(|(_, held)| held.held).map(|(number, _)| *number).collect();
+                self.partitions.iter().filter(|(_, held)| held.reading).map(|(number, _)| *number).collect();
             self.waiting.clear();
             return self.begin_drain(all, None, outside);
         }
@@ -88,7 +88,7 @@ impl Process {
     }
 
     fn holds(&self, partition: Partition) -> bool {
-        self.partitions.get(&partition).is_some_and(|held| held.held)
+        self.partitions.get(&partition).is_some_and(|held| held.reading)
     }
 
     /// Drops everything of partitions that are not ours any more.
@@ -101,7 +101,7 @@ impl Process {
     fn forget(&mut self, partitions: &BTreeSet<Partition>) {
         for partition in partitions {
             if let Some(held) = self.partitions.get_mut(partition) {
-                held.held = false;
+                held.reading = false;
                 held.fetch = None;
             }
         }
@@ -171,7 +171,7 @@ impl Process {
         let still_there =
             drain.partitions.iter().any(|number| self.commits.held().any(|held| held == slot(*number)));
         if !still_there || outside.has(Bug::ReleasedBeforeTheLastCommit) {
-            return self.end_drain(drain, outside);
+            return self.end_drain(&drain, outside);
         }
         match outside.dice.within(0, 3) {
             0 => {
@@ -182,7 +182,7 @@ impl Process {
                 None | Some(CommitOutcome::Stored | CommitOutcome::Refused) => {}
                 Some(_) => drain.unsure = true,
             },
-            _ if !drain.gave_up && outside.patience_ends(4) => {
+            _ if !drain.gave_up && outside.patience_ends(12) => {
                 outside.witness.count(Happening::DrainGivenUp);
                 let number = self.number;
                 outside.witness.tell(|| format!("process {number} gives up what is on its way"));
@@ -208,30 +208,29 @@ impl Process {
         self.source = Source::Draining(drain);
     }
 
-    fn end_drain(&mut self, drain: Drain, outside: &mut Outside) {
+    fn end_drain(&mut self, drain: &Drain, outside: &mut Outside) {
         if !drain.gave_up && !drain.unsure {
-            self.check_hand_over(&drain, outside);
+            self.check_hand_over(drain, outside);
         }
         self.forget(&drain.partitions);
         if outside.has(Bug::ReleasedBeforeTheLastCommit) {
             self.let_go(&drain.partitions);
         }
-        match drain.member {
-            Some(member) => self.give_back(&drain.partitions, member, outside),
-            None => {
-                let Outside { group, dice, witness, .. } = outside;
-                group.leave(self.number, dice, witness);
-                witness.count(Happening::Stop);
-                witness.tell(|| format!("process {} has stopped in order", self.number));
-                self.die(outside);
-            }
+        if let Some(member) = drain.member {
+            self.give_back(&drain.partitions, member, outside);
+            return;
         }
+        let Outside { group, dice, witness, .. } = &mut *outside;
+        group.leave(self.number, dice, witness);
+        witness.count(Happening::Stop);
+        witness.tell(|| format!("process {} has stopped in order", self.number));
+        self.die(outside);
     }
 
     /// Partitions that leave in order leave nothing to be repeated.
     fn check_hand_over(&self, drain: &Drain, outside: &mut Outside) {
         for partition in &drain.partitions {
-            let Some(held) = self.partitions.get(partition).filter(|held| held.held) else { continue };
+            let Some(held) = self.partitions.get(partition).filter(|held| held.reading) else { continue };
             let Some(end) = held.handed_over else { continue };
             let position = if outside.exactly() {
                 match outside.database.position(*partition) {
@@ -249,9 +248,7 @@ impl Process {
                 outside.group.committed(*partition)
             };
             // A membership that is gone cannot commit, however orderly the revocation looks.
-            let member = drain
-                .member
-                .is_none_or(|(member, _)| self.client.membership().is_some_and(|(id, _)| id == member));
+            let member = outside.group.knows(held.member);
             // Whoever wakes up late may hear of a position that others have passed meanwhile.
             if member && position.is_none_or(|position| position < end) {
                 outside.witness.fault(format!(
@@ -323,7 +320,7 @@ impl Process {
     fn look_at_fences(&mut self, _outside: &mut Outside) {
         for (partition, assignment) in std::mem::take(&mut self.fenced) {
             let Some(held) = self.partitions.get(&partition) else { continue };
-            if held.held && Assignment(held.assignment) == assignment {
+            if held.reading && Assignment(held.assignment) == assignment {
                 self.let_go(&BTreeSet::from([partition]));
                 self.waiting.insert(partition);
             }
@@ -399,10 +396,11 @@ impl Process {
         let epoch = in_sink.map_or(0, |(epoch, _)| epoch);
         let held = Held {
             assignment: self.assignments,
-            held: true,
+            reading: true,
             fetch: Some(position),
             handed_over: None,
             furthest: position,
+            member: self.client.membership().map_or(0, |(id, _)| id),
             epoch,
         };
         self.partitions.insert(partition, held);

@@ -218,7 +218,11 @@ impl World {
     fn fault(&mut self) {
         let running = self.those(Life::Running);
         let alive = running.len() + self.those(Life::Frozen).len();
-        let chosen = self.outside.dice.one_of(&running);
+        // Blows fall where they hurt most often: while something is on its way to the sink.
+        let busy: Vec<usize> =
+            running.iter().filter(|index| self.processes[**index].is_writing()).copied().collect();
+        let hurts = !busy.is_empty() && self.outside.dice.percent(50);
+        let chosen = self.outside.dice.one_of(if hurts { &busy } else { &running });
         if self.outside.plan.mood == Mood::Gentle || self.outside.dice.percent(25) {
             return match (self.outside.dice.within(0, 3), chosen) {
                 (0, Some(index)) if running.len() > 1 => {
@@ -323,9 +327,12 @@ impl World {
         let partition = self.outside.dice.index(self.outside.plan.partitions);
         let Outside { group, database, truth, dice, witness, plan, .. } = &mut self.outside;
         if group.is_empty() && dice.percent(70) {
-            // Only backwards: what another tool skips in at-least-once is skipped.
-            let stands = group.committed(partition).unwrap_or(0);
-            let position = dice.within(0, u64::try_from(stands).unwrap());
+            // At least once it counts, and what it skips is skipped: so it only goes backwards there.
+            let most = match plan.protocol {
+                Protocol::AtLeastOnce => group.committed(partition).unwrap_or(0),
+                Protocol::OffsetsInSink => truth.end(partition),
+            };
+            let position = dice.within(0, u64::try_from(most).unwrap());
             let position = dice.percent(80).then(|| i64::try_from(position).unwrap());
             group.reset(partition, position, witness);
         } else if plan.protocol == Protocol::OffsetsInSink

@@ -228,7 +228,7 @@ impl Process {
                 }
             }
             Answer::Reply(_) => {
-                let late = if outside.dice.percent(20) { 1 } else { 0 };
+                let late = usize::from(outside.dice.percent(20));
                 let flight = VecDeque::from([advance(&moves), Statement::Commit]);
                 outside.database.send(session, flight, late);
                 flush.doing = Doing::Committing { session, moves, then: Then::Done };
@@ -271,7 +271,7 @@ impl Process {
                 self.fence(flush, &missed, outside);
             }
             Answer::Reply(Reply::Taken(_)) => {
-                outside.witness.fault("a commit was answered by a take-over".to_owned())
+                outside.witness.fault("a commit was answered by a take-over".to_owned());
             }
             Answer::Gone if self.sink.is_none() => {
                 if outside.has(Bug::UnansweredWriteTakenForSuccess) {
