@@ -50,6 +50,13 @@ is_running() { [[ -e $1 ]] && pid_of "$1" >/dev/null; } # PID_FILE
 
 is_ended() { ! is_running "$1"; } # PID_FILE
 
+processes_are_gone() { # PID...
+  local pid
+  for pid in "$@"; do
+    [[ -z $(start_time_of "$pid") ]] || return 1
+  done
+}
+
 # Asks a process to end, waits, and then ends it.
 stop_process() { # PID_FILE SIGNAL SECONDS
   local pid

@@ -21,7 +21,8 @@ require_services() {
   require \
     "default-jre-headless:has_java:a Java runtime, $java_minimum or newer" \
     "maven:kafka_can_be_fetched:Maven" \
-    "postgresql:has_postgres:the PostgreSQL server (the one on port 5432 that Debian may set up with it is not used)"
+    "postgresql:has_postgres:the PostgreSQL server (the one on port 5432 that Debian may set up with it is not used)" \
+    "pgbouncer:has_pgbouncer:PgBouncer (the one on port 6432 that Debian may set up with it is not used)"
 }
 
 require_shellcheck() { require "shellcheck:has_command shellcheck:shellcheck"; }
@@ -101,6 +102,8 @@ has_java() {
 }
 
 has_postgres() { [[ -n $(postgres_programs) ]]; }
+
+has_pgbouncer() { [[ -n $(pgbouncer_program) ]]; }
 
 # Maven is needed only while the broker has not been fetched.
 kafka_can_be_fetched() { kafka_is_fetched || has_command mvn; }

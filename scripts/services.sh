@@ -2,9 +2,9 @@
 # The servers that the tests need, one set per clone. Sourced by ./dev, which defines say and die.
 #
 # Everything lies in target/services, also where CARGO_TARGET_DIR is shared between clones:
-#   env                      KAFKA_BROKERS=… and PG_URL=…, there while both servers run
-#   kafka.log, postgres.log  what the servers said, kept after they end
-#   started-by               the pid file of the `./dev test` that started them and will stop them
+#   env         KAFKA_BROKERS=…, PG_URL=… and PGBOUNCER_URL=…, there while the servers run
+#   *.log       what the servers said, kept after they end
+#   started-by  the pid file of the `./dev test` that started them and will stop them
 
 services=${root:?the folder of the clone}/target/services
 
@@ -14,20 +14,23 @@ source "$root/scripts/processes.sh"
 source "$root/scripts/kafka.sh"
 # shellcheck source=scripts/postgres.sh
 source "$root/scripts/postgres.sh"
+# shellcheck source=scripts/pgbouncer.sh
+source "$root/scripts/pgbouncer.sh"
 
 services_verb() {
   case ${1:-} in
     start)
       services_locked services_start
       rm -f "$services/started-by"
-      say "Kafka and PostgreSQL run; their addresses: eval \"\$(./dev services env)\""
+      say "Kafka, PostgreSQL and PgBouncer run; their addresses: eval \"\$(./dev services env)\""
       ;;
     stop) services_locked services_stop ;;
     status) services_status ;;
     env) services_env ;;
     broker) services_locked kafka_fault "${2:-}" ;;
+    database) services_locked postgres_fault "${2:-}" ;;
     *)
-      say "usage: ./dev services start|stop|status|env|broker"
+      say "usage: ./dev services start|stop|status|env|broker|database"
       exit 2
       ;;
   esac
@@ -50,12 +53,15 @@ services_locked() { # COMMAND
 services_start() {
   require_services
   kafka_fetch
-  if kafka_answers 2>/dev/null && postgres_answers && [[ -e $services/env ]]; then
+  if kafka_answers 2>/dev/null && postgres_answers && pgbouncer_answers && [[ -e $services/env ]]; then
     return
   fi
   rm -f "$services/env"
+  # A new PostgreSQL has another port and another password.
+  postgres_answers || pgbouncer_stop
   # PostgreSQL is up long before Kafka, which takes some seconds.
   service_start PostgreSQL postgres
+  service_start PgBouncer pgbouncer
   service_start Kafka kafka
   services_write_env
 }
@@ -86,7 +92,8 @@ service_decided() { "$1_answers" || is_ended "$services/$1.pid"; } # NAME
 services_write_env() {
   (
     umask 077
-    printf '%s\n' "KAFKA_BROKERS=$(kafka_brokers)" "PG_URL=$(postgres_url)" >"$services/env.new"
+    printf '%s\n' "KAFKA_BROKERS=$(kafka_brokers)" "PG_URL=$(postgres_url)" \
+      "PGBOUNCER_URL=$(pgbouncer_url)" >"$services/env.new"
   )
   mv -f "$services/env.new" "$services/env"
 }
@@ -94,6 +101,7 @@ services_write_env() {
 services_stop() {
   rm -f "$services/env"
   kafka_stop
+  pgbouncer_stop
   postgres_stop
   rm -f "$services/started-by"
 }
@@ -102,6 +110,7 @@ services_status() {
   local healthy=0
   service_status Kafka kafka || healthy=1
   service_status PostgreSQL postgres || healthy=1
+  service_status PgBouncer pgbouncer || healthy=1
   return "$healthy"
 }
 

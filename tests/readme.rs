@@ -14,6 +14,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use markdown::{Block, blocks, copy_folder, in_repository};
 use tempfile::TempDir;
 
+const TOPICS: [&str; 4] = ["cash_ins", "cash_outs_created", "cash_outs_processed", "cash_outs_refunded"];
+
 const DEMO: &str = "run pipelines/transactions.yaml --embedded --until-end";
 
 /// What a reader of the README has in front of them, without the sources.
@@ -41,7 +43,7 @@ impl Workplace {
     }
 
     /// Runs commands as a shell does that gives up at the first one that fails. The built program is in the path.
-    fn run(&self, commands: &str, brokers: Option<&str>) -> Output {
+    fn run(&self, commands: &str, variables: &[(&str, String)]) -> Output {
         let program = Path::new(env!("CARGO_BIN_EXE_txconnect"));
         let mut path = program.parent().unwrap().as_os_str().to_owned();
         path.push(":");
@@ -51,6 +53,7 @@ impl Workplace {
         shell.current_dir(self.folder.path()).env("PATH", path).stdin(std::process::Stdio::null());
         for variable in [
             "KAFKA_BROKERS",
+            "PG_URL",
             "GCP_PROJECT",
             "BIGQUERY_DATASET",
             "BIGQUERY_EMULATOR_HOST",
@@ -59,15 +62,12 @@ impl Workplace {
         ] {
             shell.env_remove(variable);
         }
-        if let Some(brokers) = brokers {
-            shell.env("KAFKA_BROKERS", brokers);
-        }
-        shell.output().unwrap()
+        shell.envs(variables.iter().map(|(name, value)| (name, value))).output().unwrap()
     }
 
     /// The same for commands that must succeed; answers what they print.
-    fn said(&self, place: &str, commands: &str, brokers: Option<&str>) -> String {
-        let output = self.run(commands, brokers);
+    fn said(&self, place: &str, commands: &str, variables: &[(&str, String)]) -> String {
+        let output = self.run(commands, variables);
         let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
         assert!(output.status.success(), "{place}: {}\n{stdout}\n{stderr}", output.status);
         stdout
@@ -105,12 +105,12 @@ fn everything_happens_as_the_readme_says() {
         let place = &block.place;
         match comment(&block) {
             "run" => {
-                let now = workplace.said(place, &block.text, None);
+                let now = workplace.said(place, &block.text, &[]);
                 said.push_str(&now);
                 runs += 1;
             }
             "output: demo" => {
-                let now = workplace.said(place, &format!("txconnect {DEMO}"), None);
+                let now = workplace.said(place, &format!("txconnect {DEMO}"), &[]);
                 assert_eq!(lasting(&now), lasting(&block.text), "{place}");
                 outputs += 1;
             }
@@ -124,7 +124,9 @@ fn everything_happens_as_the_readme_says() {
                     workplace.write(path, &block.text);
                 } else {
                     assert!(
-                        block.language != "sh" || other == "run with kafka" || other.starts_with("not run: "),
+                        block.language != "sh"
+                            || other.starts_with("run with ")
+                            || other.starts_with("not run: "),
                         "{place}: commands that nobody runs, and nobody says why"
                     );
                 }
@@ -135,8 +137,10 @@ fn everything_happens_as_the_readme_says() {
     let records = said.lines().filter(|line| line.starts_with("{\"transaction_id\":")).count();
     assert_eq!(records, 3, "the lines of the stdout pipeline:\n{said}");
     for part in [
-        "2 pipelines without a mistake: transactions-stdout, transactions\n",
-        "3 pipelines without a mistake: chargebacks, transactions-stdout, transactions\n",
+        "4 pipelines without a mistake: transactions-postgres-append, transactions-postgres, transactions-stdout, \
+         transactions\n",
+        "5 pipelines without a mistake: chargebacks, transactions-postgres-append, transactions-postgres, \
+         transactions-stdout, transactions\n",
         concat!("txconnect ", env!("CARGO_PKG_VERSION"), "\n"),
         "\nlibrdkafka ",
     ] {
@@ -152,7 +156,7 @@ fn the_faults_of_the_document_do_what_it_says() {
     let mut said = String::new();
     for block in blocks("docs/bigquery.md") {
         match comment(&block) {
-            "run" => said = workplace.said(&block.place, &block.text.replace("9051", &free), None),
+            "run" => said = workplace.said(&block.place, &block.text.replace("9051", &free), &[]),
             "file: faults.json" => workplace.write("faults.json", &block.text),
             other => assert!(block.language != "sh" || other.starts_with("not run: "), "{}", block.place),
         }
@@ -178,33 +182,44 @@ fn the_demo_ends_with_the_command_that_the_readme_names() {
     assert!(dev.contains(DEMO) && readme.contains(&format!("`txconnect {DEMO}`")));
 }
 
-/// The topics of the sample data get names that no other test uses.
-#[test]
-fn the_commands_for_a_real_broker_move_every_record() {
-    let Some(brokers) = std::env::var("KAFKA_BROKERS").ok().filter(|brokers| !brokers.is_empty()) else {
-        eprintln!("skipped: KAFKA_BROKERS names no broker");
-        return;
-    };
+/// The sample data in topics that no other test uses, and `pipeline` to read them, under a name of its own.
+fn workplace_with_own_topics(pipeline: &str) -> (Workplace, u128) {
     let unique = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos();
     let workplace = Workplace::new();
-    let file = "pipelines/transactions-stdout.yaml";
-    let mut pipeline = fs::read_to_string(workplace.path(file)).unwrap();
-    let mut expected = Vec::new();
-    for topic in ["cash_ins", "cash_outs_created", "cash_outs_processed", "cash_outs_refunded"] {
+    let file = format!("pipelines/{pipeline}.yaml");
+    let mut text = fs::read_to_string(workplace.path(&file)).unwrap();
+    for topic in TOPICS {
         for folder in ["data", "schemas"] {
             let from = workplace.path(&format!("{folder}/{topic}.json"));
             fs::rename(&from, workplace.path(&format!("{folder}/{topic}-{unique}.json"))).unwrap();
         }
-        pipeline = pipeline.replace(topic, &format!("{topic}-{unique}"));
-        let data = fs::read(in_repository(format!("data/{topic}.json"))).unwrap();
+        text = text.replace(topic, &format!("{topic}-{unique}"));
+    }
+    text = text.replace(&format!("name: {pipeline}"), &format!("name: readme-{unique}"));
+    workplace.write(&file, &text);
+    (workplace, unique)
+}
+
+fn commands(wanted: &str) -> Block {
+    blocks("README.md").into_iter().find(|block| comment(block) == wanted).unwrap()
+}
+
+fn server(variable: &str) -> String {
+    let address = std::env::var(variable).ok().filter(|address| !address.is_empty());
+    address.unwrap_or_else(|| panic!("{variable} names no server: ./dev test starts one"))
+}
+
+#[test]
+fn the_commands_for_a_real_broker_move_every_record() {
+    let variables = [("KAFKA_BROKERS", server("KAFKA_BROKERS"))];
+    let (workplace, unique) = workplace_with_own_topics("transactions-stdout");
+    let mut expected = Vec::new();
+    for topic in TOPICS {
+        let data = fs::read(workplace.path(&format!("data/{topic}-{unique}.json"))).unwrap();
         expected.extend(serde_json::from_slice::<Vec<serde_json::Value>>(&data).unwrap());
     }
-    pipeline = pipeline.replace("name: transactions-stdout", &format!("name: readme-{unique}"));
-    workplace.write(file, &pipeline);
-
-    let blocks = blocks("README.md");
-    let commands = blocks.iter().find(|block| comment(block) == "run with kafka").unwrap();
-    let said = workplace.said(&commands.place, &commands.text, Some(&brokers));
+    let commands = commands("run with kafka");
+    let said = workplace.said(&commands.place, &commands.text, &variables);
 
     let (records, talk): (Vec<&str>, Vec<&str>) = said.lines().partition(|line| line.starts_with('{'));
     let mut moved: Vec<String> = records
@@ -217,4 +232,24 @@ fn the_commands_for_a_real_broker_move_every_record() {
     assert_eq!(moved.len(), expected.len(), "{talk:#?}");
     assert!(moved == expected, "other records came out than went in");
     assert_eq!(talk.len(), 4, "one line for each file: {talk:#?}");
+}
+
+/// The second round publishes everything again and reads it with a new group under a new name.
+#[test]
+fn the_commands_for_postgres_fill_tables_that_a_second_round_leaves_as_they_are() {
+    let variables = [("KAFKA_BROKERS", server("KAFKA_BROKERS")), ("PG_URL", server("PG_URL"))];
+    let (workplace, unique) = workplace_with_own_topics("transactions-postgres");
+    let commands = commands("run with kafka and postgres");
+    let again =
+        commands.text.replace("--until-end", &format!("--until-end --set name=readme-again-{unique}"));
+    for (text, read) in [(&commands.text, "5,120"), (&again, "10,240")] {
+        let said = workplace.said(&commands.place, text, &variables);
+        let said = lasting(&said);
+        let books = format!("books: {read} read = {read} written + 0 dead-lettered + 0 filtered");
+        assert!(said.contains(&books), "{books:?} is missing in {said:#?}");
+        for (topic, rows) in TOPICS.iter().zip(["100", "2,400", "2,390", "230"]) {
+            let line = format!("public.{topic}-{unique} {rows}");
+            assert!(said.contains(&line), "{line:?} is missing in {said:#?}");
+        }
+    }
 }

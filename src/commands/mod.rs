@@ -6,6 +6,7 @@
 pub mod check;
 pub mod local_bigquery;
 pub mod logging;
+pub mod offsets;
 pub mod publish;
 mod report;
 pub mod run;
@@ -39,6 +40,8 @@ Examples:
       Run all pipelines of a folder until SIGTERM or Ctrl-C.
   txconnect publish --dir data/ --brokers localhost:9092
       Fill Kafka topics from JSON files.
+  txconnect offsets show pipelines/transactions.yaml
+      Where a pipeline goes on reading, and how far behind it is.
 
 Environment:
   KAFKA_BROKERS           brokers for `publish`; pipeline files may use it as ${KAFKA_BROKERS}
@@ -63,6 +66,8 @@ pub enum Command {
     Check(check::CheckArguments),
     /// Send JSON files to Kafka
     Publish(publish::PublishArguments),
+    /// See or move the positions from which a pipeline goes on
+    Offsets(offsets::OffsetsArguments),
     /// Run a local BigQuery
     LocalBigquery(local_bigquery::LocalBigQueryArguments),
     /// Say what this program is made of
@@ -135,6 +140,7 @@ impl Command {
             Self::Run(arguments) => run::run(&arguments),
             Self::Check(arguments) => check::check(&arguments),
             Self::Publish(arguments) => publish::publish(&arguments),
+            Self::Offsets(arguments) => offsets::run(&arguments),
             Self::LocalBigquery(arguments) => local_bigquery::serve(&arguments),
             Self::Version => version::print(),
         }
@@ -184,8 +190,9 @@ mod tests {
 
     #[test]
     fn every_command_teaches_by_examples() {
-        for command in
-            CommandLine::command().get_subcommands().filter(|command| command.get_name() != "version")
+        let line = CommandLine::command();
+        let commands = line.get_subcommands().filter(|command| command.get_name() != "version");
+        for command in commands.flat_map(|command| std::iter::once(command).chain(command.get_subcommands()))
         {
             let help = command.clone().render_long_help().to_string();
             assert!(help.contains("Examples:"), "{}", command.get_name());

@@ -15,6 +15,7 @@ pub(super) fn progress(view: &PipelineView) -> PipelineProgress {
         Health::Starting => "starting",
         Health::Running => "running",
         Health::Retrying { .. } => "retrying",
+        Health::Stalled { .. } => "stalled",
     };
     PipelineProgress {
         name: view.name.clone(),

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::num::NonZeroU16;
 
 use serde::de::DeserializeOwned;
-use txconnect_connector_api::ByteSize;
+use txconnect_connector_api::{ByteSize, HumanDuration};
 
 use super::diagnose::Mistake;
 use super::located::{Located, Spot};
@@ -62,6 +62,7 @@ pub(super) struct Draft {
     pub(super) dead_letters: Block<DeadLetters>,
     pub(super) memory: Block<ByteSize>,
     pub(super) lanes: Block<NonZeroU16>,
+    pub(super) stalled_after: Block<HumanDuration>,
     pub(super) sink: Block<SinkBlock>,
 }
 
@@ -79,6 +80,7 @@ impl Draft {
             dead_letters: reader.block("dead_letters"),
             memory: reader.block("memory"),
             lanes: reader.block("lanes"),
+            stalled_after: reader.block("stalled_after"),
             sink: reader.block("sink"),
         }
     }

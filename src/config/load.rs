@@ -292,6 +292,7 @@ fn assemble(
     let limits = sink.as_ref().map(|sink| sink.sink.limits());
     let batch = draft.batch.or(BatchLimits::default()).map(|batch| checks.batch(batch, memory, limits));
     let lanes = draft.lanes.map(Some).or(None);
+    let stalled_after = draft.stalled_after.or(PipelineFile::DEFAULT_STALLED_AFTER);
 
     let found = checks.found;
     let source = source.zip(group);
@@ -312,6 +313,7 @@ fn assemble(
             dead_letters: dead_letters.clone()?,
             memory: memory?,
             lanes: lanes?,
+            stalled_after: stalled_after?,
             sink: sink.sink,
             warnings: Vec::new(),
             schemas,

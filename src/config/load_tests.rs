@@ -85,6 +85,7 @@ batch: { rows: 10, bytes: 1MiB, linger: 50ms }
 dead_letters: { topic: '{topic}.dead-letters', partitions: 3 }
 memory: 16MiB
 lanes: 2
+stalled_after: 90s
 sink:
   bigquery:
     project: project-${NUMBER}

@@ -53,8 +53,16 @@ pub struct PipelineFile {
     /// How many threads take records. Default: the least of 4, the number of cores and the number of
     /// partitions.
     pub lanes: Option<NonZeroU16>,
+    /// How long the sink or the dead letter topic may be away before the pipeline counts as stalled: it says so once as
+    /// an error, and goes on trying. Default: `60s`.
+    #[schemars(default = "default_stalled_after")]
+    pub stalled_after: HumanDuration,
     /// Where the rows go.
     pub sink: SinkBlock,
+}
+
+fn default_stalled_after() -> HumanDuration {
+    PipelineFile::DEFAULT_STALLED_AFTER
 }
 
 fn default_memory() -> ByteSize {
@@ -64,6 +72,9 @@ fn default_memory() -> ByteSize {
 impl PipelineFile {
     /// The default of `memory`.
     pub(super) const DEFAULT_MEMORY: ByteSize = ByteSize(48 << 20);
+
+    /// The default of `stalled_after`.
+    pub(super) const DEFAULT_STALLED_AFTER: HumanDuration = HumanDuration(Duration::from_secs(60));
 }
 
 /// A name of small letters, digits, `.`, `_` and `-`.
@@ -282,6 +293,8 @@ pub struct Pipeline {
     pub memory: ByteSize,
     /// The number of lanes, where the user has named one.
     pub lanes: Option<NonZeroU16>,
+    /// How long the sink may be away before the pipeline counts as stalled.
+    pub stalled_after: HumanDuration,
     /// Where the rows go.
     pub sink: Arc<dyn Sink>,
     /// What looks wrong but may be meant.

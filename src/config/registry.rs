@@ -11,13 +11,17 @@ use serde_json::json;
 use serde_yaml::Value;
 use txconnect_bigquery::{BigQueryConfig, BigQuerySink};
 use txconnect_connector_api::{ConfigProblem, Sink, SinkError, TableSchema};
+use txconnect_postgres::{PostgresConfig, PostgresSink};
 use txconnect_stdout::{StdoutConfig, StdoutSink};
 
 use super::typed::{self, WrongValue};
 
 /// The sinks: one line each.
-static SINKS: [SinkConnector; 2] =
-    [SinkConnector::of::<BigQueryConfig>("bigquery"), SinkConnector::of::<StdoutConfig>("stdout")];
+static SINKS: [SinkConnector; 3] = [
+    SinkConnector::of::<BigQueryConfig>("bigquery"),
+    SinkConnector::of::<PostgresConfig>("postgres"),
+    SinkConnector::of::<StdoutConfig>("stdout"),
+];
 
 /// What surrounds a connector's block.
 pub(super) struct Surroundings<'a> {
@@ -74,6 +78,20 @@ impl SinkConfig for BigQueryConfig {
 
     fn open(self, surroundings: &Surroundings<'_>) -> Result<OpenSink, SinkError> {
         let sink = Arc::new(BigQuerySink::new(self, surroundings.base_dir, surroundings.environment)?);
+        let planner = Arc::clone(&sink);
+        let problems =
+            Arc::new(move |topic: &str, table: Option<&TableSchema>| planner.plan_problems(topic, table));
+        Ok(OpenSink { sink, demands: TableDemands { columns_needed: true, problems } })
+    }
+}
+
+impl SinkConfig for PostgresConfig {
+    fn problems(&self) -> Vec<ConfigProblem> {
+        self.problems()
+    }
+
+    fn open(self, surroundings: &Surroundings<'_>) -> Result<OpenSink, SinkError> {
+        let sink = Arc::new(PostgresSink::new(self, surroundings.base_dir)?);
         let planner = Arc::clone(&sink);
         let problems =
             Arc::new(move |topic: &str, table: Option<&TableSchema>| planner.plan_problems(topic, table));

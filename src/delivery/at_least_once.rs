@@ -249,7 +249,7 @@ impl AtLeastOnce {
         let positions: BTreeMap<Slot, (Assignment, i64)> = self
             .partitions
             .iter()
-            .filter(|(_, partition)| wanted(partition) && partition.has_news())
+            .filter(|(_, partition)| wanted(partition) && partition.has_news(self.advisory))
             .map(|(slot, partition)| (*slot, (partition.assignment, partition.ledger.finished())))
             .collect();
         if positions.is_empty() {
@@ -340,11 +340,12 @@ impl AtLeastOnce {
 
 impl Partition {
     /// Whether the finished prefix is ahead of what is stored. Nothing is stored for a partition in which nothing
-    /// was read.
-    fn has_news(&self) -> bool {
+    /// was read; but where the sink keeps the positions, tools shall not show a lag that is none, as after a crash
+    /// between the transaction and the commit.
+    fn has_news(&self, advisory: bool) -> bool {
         match self.committed {
             Some(committed) => self.ledger.finished() > committed,
-            None => self.ledger.finished() > self.ledger.start(),
+            None => advisory || self.ledger.finished() > self.ledger.start(),
         }
     }
 }
@@ -517,6 +518,16 @@ mod tests {
             ],
         );
         assert_eq!(actions, []);
+    }
+
+    #[test]
+    fn where_the_sink_keeps_the_positions_the_group_hears_of_them_even_if_nothing_is_read() {
+        let elsewhere = Event::Assigned { slot: A, assignment: Assignment(1), position: 5, committed: false };
+        let mut machine = AtLeastOnce::advisory();
+        let actions = run(&mut machine, [elsewhere.clone(), Event::CommitDue]);
+        assert_eq!(actions, [commit(0, &[(A, 5)])]);
+        assert_eq!(run(&mut machine, [stored(0, &[A]), Event::CommitDue]), []);
+        assert_eq!(run(&mut AtLeastOnce::new(), [elsewhere, Event::CommitDue]), []);
     }
 
     #[test]

@@ -17,6 +17,10 @@ pub use at_least_once::{Action, AtLeastOnce, CommitOutcome, Event};
 pub use ledger::{Ledger, LedgerError};
 pub use offsets_in_sink::{Move, OffsetsInSink, Plan, Settled};
 
+/// Stands beside the group's positions where the sink keeps those that count. A position without it was set by another
+/// tool.
+pub const GROUP_NOTE: &str = "txconnect:offsets-in-sink";
+
 /// The runtime's number of a partition; stable as long as the pipeline runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Slot(pub u32);

@@ -93,11 +93,9 @@ impl OffsetsInSink {
         self.partitions.insert(slot, held);
     }
 
-    /// The partitions are not ours any more.
-    pub fn forget(&mut self, slots: &[Slot]) {
-        for slot in slots {
-            self.partitions.remove(slot);
-        }
+    /// Forgets the partitions that are not ours any more.
+    pub fn keep(&mut self, is_ours: impl Fn(Slot, Assignment) -> bool) {
+        self.partitions.retain(|slot, held| is_ours(*slot, held.assignment));
     }
 
     /// What can be done about a flush that covers `spans`.
@@ -251,7 +249,7 @@ mod tests {
         let current = Span { assignment: Assignment(8), ..span(10, 20) };
         machine.fenced(&[span(10, 20)]);
         assert_eq!(machine.plan(&[current]), write(5, 10, 20));
-        machine.forget(&[SLOT]);
+        machine.keep(|_, _| false);
         assert_eq!(machine.plan(&[current]), Plan::Drop(vec![SLOT]));
     }
 

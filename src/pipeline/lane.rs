@@ -18,13 +18,14 @@ use txconnect_connector_api::Value;
 use txconnect_connector_api::{BadRecord, Encoded, Encoder, Record, RowSource, Sink, SinkError, SinkLimits};
 use txconnect_kafka::{LaneQueue, MessageBatch, MessageErrorKind};
 
+use super::flush::Flush;
 use super::memory::Charge;
 use super::open::{Closed, DeadLetter, Open, Stage, Taken, TopicIndex};
 use super::records::{Origin, RecordView, Records};
 use super::shared::{Failure, Shared};
 use super::topic::Topic;
 use super::wake::Wake;
-use super::writer::Flush;
+
 use crate::config::Reaction;
 use crate::delivery::{Assignment, Slot};
 use crate::stages::decode::decode;
@@ -74,6 +75,7 @@ pub(super) struct BatchRules {
 pub(super) struct LaneSetup {
     pub(super) shared: Arc<Shared>,
     pub(super) sink: Arc<dyn Sink>,
+    pub(super) limits: SinkLimits,
     pub(super) rules: BatchRules,
     pub(super) queue: LaneQueue,
     pub(super) wake: Arc<Wake>,
@@ -129,7 +131,7 @@ impl Lane {
     pub(super) fn new(setup: LaneSetup) -> Self {
         let open_charge = setup.shared.memory.charge(0);
         Self {
-            limits: setup.sink.limits(),
+            limits: setup.limits,
             shared: setup.shared,
             sink: setup.sink,
             rules: setup.rules,

@@ -87,13 +87,18 @@ impl Lanes {
         let handle = queue.handle();
         let (commands, orders) = sync_channel(COMMANDS);
         let sink = Arc::clone(&self.pipeline.sink);
-        let (flushes, handed_over) = tokio::sync::mpsc::channel(sink.limits().in_flight.max(1));
+        let mut limits = sink.limits();
+        if self.shared.keeps_offsets_in_sink() {
+            // A transaction begins where the one before it has ended.
+            limits.in_flight = 1;
+        }
+        let (flushes, handed_over) = tokio::sync::mpsc::channel(limits.in_flight.max(1));
         let in_flight = Arc::new(AtomicUsize::new(0));
         let batch = &self.pipeline.batch;
-        let limits = sink.limits();
         let lane = LaneSetup {
             shared: Arc::clone(&self.shared),
             sink: Arc::clone(&sink),
+            limits,
             rules: BatchRules {
                 rows: usize::try_from(batch.rows.get()).unwrap_or(usize::MAX).min(limits.request_rows),
                 bytes: batch.bytes.as_usize().min(limits.request_bytes),
@@ -117,6 +122,7 @@ impl Lanes {
         let setup = WriterSetup {
             shared: Arc::clone(&self.shared),
             sink,
+            most: limits.in_flight,
             dead_letters: self.dead_letters.clone(),
             flushes: handed_over,
             in_flight: Arc::clone(&in_flight),

@@ -7,7 +7,7 @@
 //!  lane thread: copy → decode → validate → encode → open batches       lanes, lane, records, open
 //!      │ flushes, as many as the sink wants in flight
 //!      ▼
-//!  writer task: write → retry → cut bad rows out → dead letters         writer, backoff, dead_letters
+//!  writer task: dead letters → write → retry → cut bad rows out         writer, positions, backoff, dead_letters
 //!      │ finished spans
 //!      ▼
 //!  delivery (pure): what may be committed ─▶ back to the source thread   shared
@@ -18,10 +18,12 @@ mod backoff;
 mod books;
 mod dead_letters;
 mod ends;
+mod flush;
 mod lane;
 mod lanes;
 mod memory;
 mod open;
+mod positions;
 mod records;
 mod shared;
 mod source;
@@ -62,8 +64,12 @@ impl RunningPipeline {
     /// The Kafka client refuses its settings.
     pub fn start(pipeline: Arc<Pipeline>, options: RunOptions) -> Result<Self, Failure> {
         // The other third is for what librdkafka has prefetched: see `Source::connect`.
-        let shared =
-            Shared::new(&pipeline.name, pipeline.memory.as_usize() / 3 * 2, pipeline.sink.protocol());
+        let shared = Shared::new(
+            &pipeline.name,
+            pipeline.memory.as_usize() / 3 * 2,
+            pipeline.sink.protocol(),
+            pipeline.stalled_after.0,
+        );
         let runtime = tokio::runtime::Handle::current();
         let name = pipeline.name.clone();
         let source = Source::connect(pipeline, options, Arc::clone(&shared), runtime)?;

@@ -4,12 +4,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use txconnect_connector_api::Protocol;
+use txconnect_connector_api::{Epoch, Protocol};
 
 use super::books::{Books, Tally};
 use super::memory::Memory;
 use super::open::Stage;
-use crate::delivery::{Action, AtLeastOnce, Event, Slot, Span};
+use crate::delivery::{Action, Assignment, AtLeastOnce, Event, OffsetsInSink, Plan, Settled, Slot, Span};
 
 /// Why a pipeline ended before its time.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -61,6 +61,25 @@ pub enum Health {
         /// Since when.
         since: Instant,
     },
+    /// The same, for longer than `stalled_after`.
+    Stalled {
+        /// The last error.
+        cause: String,
+        /// Since when.
+        since: Instant,
+    },
+}
+
+/// What is behind [`Health`].
+enum Standing {
+    Starting,
+    Running,
+    Retrying {
+        cause: String,
+        since: Instant,
+        /// Whether it was said that this takes long.
+        told: bool,
+    },
 }
 
 /// The common ground of one running pipeline.
@@ -73,7 +92,8 @@ pub(crate) struct Shared {
     /// Notified whenever a flush is finished or given up.
     moved: Condvar,
     failure: Mutex<Option<Failure>>,
-    health: Mutex<Health>,
+    health: Mutex<Standing>,
+    stalled_after: Duration,
     stopping: AtomicBool,
     left: AtomicBool,
     /// Grows with every turn of the source thread.
@@ -95,29 +115,44 @@ impl Drop for Waiting<'_> {
 
 struct Delivery {
     machine: AtLeastOnce,
+    /// Where the sink keeps the positions.
+    in_sink: Option<OffsetsInSink>,
     actions: Vec<Action>,
+    /// Partitions that somebody else has taken over, to be started anew if the group still says that they are ours.
+    fenced: Vec<(Slot, Assignment)>,
 }
 
 impl Delivery {
     fn handle(&mut self, event: Event) {
         self.machine.handle(event, &mut self.actions);
+        if let Some(in_sink) = &mut self.in_sink {
+            in_sink.keep(|slot, assignment| self.machine.is_current(slot, assignment));
+        }
+    }
+
+    fn fenced(&mut self, spans: &[Span]) {
+        if let Some(in_sink) = &mut self.in_sink {
+            in_sink.fenced(spans);
+            self.fenced.extend(spans.iter().map(|span| (span.slot, span.assignment)));
+        }
     }
 }
 
 impl Shared {
-    pub(crate) fn new(name: &str, memory: usize, protocol: Protocol) -> Arc<Self> {
-        let machine = match protocol {
-            Protocol::AtLeastOnce => AtLeastOnce::new(),
-            Protocol::OffsetsInSink => AtLeastOnce::advisory(),
+    pub(crate) fn new(name: &str, memory: usize, protocol: Protocol, stalled_after: Duration) -> Arc<Self> {
+        let (machine, in_sink) = match protocol {
+            Protocol::AtLeastOnce => (AtLeastOnce::new(), None),
+            Protocol::OffsetsInSink => (AtLeastOnce::advisory(), Some(OffsetsInSink::new())),
         };
         Arc::new(Self {
             name: name.into(),
             books: Books::default(),
             memory: Memory::with_limit(memory),
-            delivery: Mutex::new(Delivery { machine, actions: Vec::new() }),
+            delivery: Mutex::new(Delivery { machine, in_sink, actions: Vec::new(), fenced: Vec::new() }),
             moved: Condvar::new(),
             failure: Mutex::new(None),
-            health: Mutex::new(Health::Starting),
+            health: Mutex::new(Standing::Starting),
+            stalled_after,
             stopping: AtomicBool::new(false),
             left: AtomicBool::new(false),
             beats: AtomicU64::new(0),
@@ -146,12 +181,80 @@ impl Shared {
         for (span, tally) in spans {
             if delivery.machine.is_current(span.slot, span.assignment) {
                 self.books.add(span.slot, Tally { read: 0, ..*tally });
+                if let Some(in_sink) = &mut delivery.in_sink {
+                    in_sink.written(&[*span]);
+                    self.books.committed(span.slot, span.next);
+                }
                 delivery.handle(Event::Finished(*span));
             }
         }
         drop(delivery);
         self.flushes.fetch_add(1, Ordering::Relaxed);
         self.moved.notify_all();
+    }
+
+    /// Whether the sink keeps the positions that count.
+    pub(crate) fn keeps_offsets_in_sink(&self) -> bool {
+        self.delivery().in_sink.is_some()
+    }
+
+    /// The sink has given us a partition: it has stored `stored`, and reading begins at `position`. To be told after
+    /// [`Event::Assigned`].
+    pub(crate) fn taken_over(
+        &self,
+        slot: Slot,
+        assignment: Assignment,
+        epoch: Epoch,
+        stored: i64,
+        position: i64,
+    ) {
+        if let Some(in_sink) = &mut self.delivery().in_sink {
+            in_sink.started(slot, assignment, epoch, stored, position);
+        }
+    }
+
+    /// How a flush is to be written; `None` where the sink keeps no positions.
+    pub(crate) fn plan(&self, spans: &[Span]) -> Option<Plan> {
+        self.delivery().in_sink.as_ref().map(|in_sink| in_sink.plan(spans))
+    }
+
+    /// A transaction may or may not be durable.
+    pub(crate) fn in_doubt(&self, spans: &[Span]) {
+        if let Some(in_sink) = &mut self.delivery().in_sink {
+            in_sink.in_doubt(spans);
+        }
+    }
+
+    /// The partition of a span in doubt was taken over again; answers what has become of the span.
+    pub(crate) fn taken_over_again(&self, span: &Span, epoch: Epoch, stored: i64) -> Settled {
+        let mut delivery = self.delivery();
+        let Some(in_sink) = &mut delivery.in_sink else { return Settled::Elsewhere };
+        let settled = in_sink.taken_over_again(span, epoch, stored);
+        if settled == Settled::Elsewhere {
+            delivery.fenced(&[*span]);
+        }
+        settled
+    }
+
+    /// Somebody else has taken over the partitions of these spans.
+    pub(crate) fn fenced(&self, spans: &[Span]) {
+        self.delivery().fenced(spans);
+    }
+
+    /// Partitions that are to be started anew, each once.
+    pub(crate) fn take_fenced(&self) -> Vec<(Slot, Assignment)> {
+        std::mem::take(&mut self.delivery().fenced)
+    }
+
+    /// Those of these partitions that somebody else has taken over; they are not told again.
+    pub(crate) fn take_fenced_of(&self, slots: &[Slot]) -> Vec<Slot> {
+        let mut delivery = self.delivery();
+        let Delivery { machine, fenced, .. } = &mut *delivery;
+        let taken = fenced.extract_if(.., |(slot, _)| slots.contains(slot));
+        taken
+            .filter(|(slot, assignment)| machine.is_current(*slot, *assignment))
+            .map(|(slot, _)| slot)
+            .collect()
     }
 
     /// What the machine wants done, oldest first.
@@ -199,7 +302,16 @@ impl Shared {
     }
 
     pub(crate) fn health(&self) -> Health {
-        lock(&self.health).clone()
+        match &*lock(&self.health) {
+            Standing::Starting => Health::Starting,
+            Standing::Running => Health::Running,
+            Standing::Retrying { cause, since, .. } if since.elapsed() >= self.stalled_after => {
+                Health::Stalled { cause: cause.clone(), since: *since }
+            }
+            Standing::Retrying { cause, since, .. } => {
+                Health::Retrying { cause: cause.clone(), since: *since }
+            }
+        }
     }
 
     /// Counts a flush that has to wait for the sink or for the dead letter topic, until it is through or given up.
@@ -215,7 +327,18 @@ impl Shared {
 
     /// Partitions are being read, or a flush is through.
     pub(crate) fn running(&self) {
-        *lock(&self.health) = Health::Running;
+        *lock(&self.health) = Standing::Running;
+    }
+
+    /// Answers once in every outage, when it has lasted for `stalled_after`, what is waited for.
+    pub(crate) fn newly_stalled(&self) -> Option<String> {
+        match &mut *lock(&self.health) {
+            Standing::Retrying { cause, since, told } if !*told && since.elapsed() >= self.stalled_after => {
+                *told = true;
+                Some(format!("stalled for {} s: {cause}", since.elapsed().as_secs()))
+            }
+            _ => None,
+        }
     }
 
     /// What the pipeline is waiting for, for messages.
@@ -223,7 +346,7 @@ impl Shared {
         match self.health() {
             Health::Starting => "no partition was assigned; check the brokers and the topics".to_owned(),
             Health::Running => "records are missing that were there at the start".to_owned(),
-            Health::Retrying { cause, .. } => cause,
+            Health::Retrying { cause, .. } | Health::Stalled { cause, .. } => cause,
         }
     }
 
@@ -239,11 +362,11 @@ impl Shared {
     /// Notes what is waited for: the brokers, the sink or the dead letter topic. Answers true at the first failure in a row.
     pub(crate) fn retrying(&self, cause: &str) -> bool {
         let mut health = lock(&self.health);
-        if let Health::Retrying { cause: known, .. } = &mut *health {
+        if let Standing::Retrying { cause: known, .. } = &mut *health {
             cause.clone_into(known);
             false
         } else {
-            *health = Health::Retrying { cause: cause.to_owned(), since: Instant::now() };
+            *health = Standing::Retrying { cause: cause.to_owned(), since: Instant::now(), told: false };
             true
         }
     }

@@ -6,14 +6,16 @@
 //! | module | what it does |
 //! |---|---|
 //! | `topics` | which topics there are and which are ours |
-//! | `assignment` | partitions that come and go |
+//! | `starting` | partitions that come |
+//! | `leaving` | partitions that go |
 //! | `commits` | sends what the delivery machine wants committed |
 //! | `ending` | `--until-end`, the lag, `--timeout` |
 //! | `trouble` | what goes wrong between us and Kafka |
 
-mod assignment;
 mod commits;
 mod ending;
+mod leaving;
+mod starting;
 mod topics;
 mod trouble;
 
@@ -22,9 +24,10 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::{Duration, Instant};
 
-use txconnect_connector_api::TopicPartition;
+use txconnect_connector_api::{OffsetStore, TopicPartition};
 use txconnect_kafka::{Consumer, ConsumerEvent, KafkaError, Tuning};
 
+use self::starting::Starts;
 use self::topics::NextLook;
 use super::RunOptions;
 use super::ends::Ends;
@@ -58,8 +61,11 @@ pub(super) struct Source {
     by_partition: HashMap<TopicPartition, Slot>,
     topics: BTreeMap<String, Arc<Topic>>,
     subscribed: Vec<String>,
+    /// The positions that count, where the sink keeps them.
+    offsets: Option<Arc<dyn OffsetStore>>,
+    runtime: tokio::runtime::Handle,
     /// Partitions the group gave us that could not be started yet.
-    waiting: Vec<TopicPartition>,
+    starts: Starts,
     assignments: u64,
     ends: Option<Ends>,
     next_look: NextLook,
@@ -78,7 +84,6 @@ struct SlotState {
 struct Timers {
     commit: Instant,
     ends: Instant,
-    retry_start: Instant,
     commit_sent: Option<(CommitToken, Instant)>,
 }
 
@@ -105,7 +110,9 @@ impl Source {
         let consumer = Consumer::connect(&pipeline.source, &pipeline.group, tuning)
             .map_err(|error| kafka_failure(&error))?;
         let (reports_to, reports) = sync_channel(1024);
-        let lanes = Lanes::new(Arc::clone(&pipeline), Arc::clone(&shared), runtime, reports_to, most_lanes);
+        let offsets = pipeline.sink.offsets(&pipeline.name).filter(|_| shared.keeps_offsets_in_sink());
+        let lanes =
+            Lanes::new(Arc::clone(&pipeline), Arc::clone(&shared), runtime.clone(), reports_to, most_lanes);
         let wanted = Box::new(pipeline.topic_filter());
         let now = Instant::now();
         Ok(Self {
@@ -120,11 +127,13 @@ impl Source {
             by_partition: HashMap::new(),
             topics: BTreeMap::new(),
             subscribed: Vec::new(),
-            waiting: Vec::new(),
+            offsets,
+            runtime,
+            starts: Starts::new(),
             assignments: 0,
             ends: None,
             next_look: NextLook::at_once(),
-            timers: Timers { commit: now, ends: now, retry_start: now, commit_sent: None },
+            timers: Timers { commit: now, ends: now, commit_sent: None },
             progress: Progress { flushes: 0, since: now },
             troubled: None,
         })
@@ -141,9 +150,12 @@ impl Source {
     fn turns(&mut self) -> Result<(), Failure> {
         while !self.shared.is_stopping() && !self.shared.has_failed() {
             self.shared.beat();
+            if let Some(stalled) = self.shared.newly_stalled() {
+                tracing::error!(pipeline = %self.shared.name, "{stalled}");
+            }
             self.look_for_topics()?;
             self.events()?;
-            self.start_waiting()?;
+            self.start_partitions()?;
             self.lane_reports()?;
             self.commit_timer();
             self.perform_actions()?;
@@ -184,15 +196,14 @@ impl Source {
                 tracing::info!(pipeline = %self.shared.name, "assigned: {}", listed(&partitions));
                 // The group waits for an answer; partitions whose start is not known yet are added later.
                 self.consumer.assign(&[]).map_err(|error| kafka_failure(&error))?;
-                self.waiting.extend(partitions);
-                self.timers.retry_start = Instant::now();
+                self.starts.add(partitions);
             }
             ConsumerEvent::Revoke { partitions, lost } => {
                 tracing::info!(
                     pipeline = %self.shared.name,
                     "{}: {}", if lost { "lost" } else { "revoked" }, listed(&partitions)
                 );
-                self.waiting.retain(|waiting| !partitions.contains(waiting));
+                self.starts.remove(&partitions);
                 self.give_back(&partitions, lost);
             }
             ConsumerEvent::Trouble(trouble) => self.trouble(&trouble)?,

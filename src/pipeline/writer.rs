@@ -13,16 +13,15 @@ use tokio::sync::mpsc::Receiver;
 use txconnect_connector_api::{Batch, RejectedRow, Sink, SinkError, Writer};
 
 use super::backoff::Backoff;
-use super::books::Tally;
 use super::dead_letters::{DeadLetterQueue, Letter, LetterError};
-use super::memory::{Charge, Memory};
+use super::flush::Flush;
 use super::open::{DeadLetter, Stage};
-use super::records::{RecordView, Records};
-use super::shared::{Failure, FailureKind, Health, Shared};
+use super::positions::{Positions, Prepared};
+use super::shared::{Failure, FailureKind, Health, Shared, Waiting};
 use super::topic::Topic;
 use super::wake::Wake;
 use crate::config::Reaction;
-use crate::delivery::{Slot, Span};
+use crate::delivery::Slot;
 
 /// How often a lasting outage is told again.
 const REMIND: Duration = Duration::from_secs(30);
@@ -30,56 +29,12 @@ const REMIND: Duration = Duration::from_secs(30);
 /// Dead letters of one flush that wait for their confirmation at once.
 const LETTERS_IN_FLIGHT: usize = 64;
 
-/// What a lane hands over: batches, bad records, and the spans of offsets that they cover completely.
-pub(super) struct Flush {
-    topics: Vec<Arc<Topic>>,
-    /// As many as `topics`, in the same order.
-    batches: Vec<Batch>,
-    spans: Vec<(Span, Tally)>,
-    dead_letters: Vec<DeadLetter>,
-    sources: Vec<Arc<Records>>,
-    /// The batches; the sources carry charges of their own.
-    _charge: Charge,
-}
-
-impl Flush {
-    pub(super) fn new(
-        batches: Vec<(Arc<Topic>, Batch)>,
-        spans: Vec<(Span, Tally)>,
-        dead_letters: Vec<DeadLetter>,
-        sources: Vec<Arc<Records>>,
-        memory: &Arc<Memory>,
-    ) -> Self {
-        let bytes = batches
-            .iter()
-            .map(|(_, batch)| batch.bytes.capacity() + batch.sealed.as_ref().map_or(0, Vec::capacity))
-            .sum();
-        let (topics, batches) = batches.into_iter().unzip();
-        Self { topics, batches, spans, dead_letters, sources, _charge: memory.charge(bytes) }
-    }
-
-    /// Cuts out what belongs to partitions that are not ours any more.
-    pub(super) fn drop_partitions(&mut self, slots: &[Slot]) {
-        for batch in &mut self.batches {
-            batch.retain_rows(|_, row| !slots.contains(&Slot(row.source.slot)));
-        }
-        self.spans.retain(|(span, _)| !slots.contains(&span.slot));
-        self.dead_letters.retain(|letter| !slots.contains(&letter.slot));
-    }
-
-    fn record(&self, number: u32) -> Option<RecordView<'_>> {
-        self.sources.iter().find_map(|records| records.find(number))
-    }
-
-    fn tally(&mut self, slot: Slot) -> Option<&mut Tally> {
-        self.spans.iter_mut().find(|(span, _)| span.slot == slot).map(|(_, tally)| tally)
-    }
-}
-
 /// Everything a writer task needs.
 pub(super) struct WriterSetup {
     pub(super) shared: Arc<Shared>,
     pub(super) sink: Arc<dyn Sink>,
+    /// Flushes on their way at once.
+    pub(super) most: usize,
     pub(super) dead_letters: Option<Arc<DeadLetterQueue>>,
     pub(super) flushes: Receiver<Flush>,
     pub(super) in_flight: Arc<AtomicUsize>,
@@ -88,10 +43,11 @@ pub(super) struct WriterSetup {
 
 /// Runs until the lane has ended and everything it handed over is settled.
 pub(super) async fn run(setup: WriterSetup) {
-    let WriterSetup { shared, sink, dead_letters, mut flushes, in_flight, lane } = setup;
+    let WriterSetup { shared, sink, most, dead_letters, mut flushes, in_flight, lane } = setup;
     let writer = sink.writer(&shared.name);
-    let most = sink.limits().in_flight;
-    let task = WriterTask { shared: &shared, writer: &*writer, dead_letters: dead_letters.as_deref() };
+    let positions = Positions::of(&*sink, &shared);
+    let task =
+        WriterTask { shared: &shared, writer: &*writer, positions, dead_letters: dead_letters.as_deref() };
     let mut running = FuturesUnordered::new();
     let mut open = true;
     while open || !running.is_empty() {
@@ -108,9 +64,17 @@ pub(super) async fn run(setup: WriterSetup) {
     }
 }
 
+/// What a flush that has to wait remembers.
+struct Retry<'a> {
+    backoff: Backoff,
+    reminded: Instant,
+    waiting: Option<Waiting<'a>>,
+}
+
 struct WriterTask<'a> {
     shared: &'a Shared,
     writer: &'a dyn Writer,
+    positions: Positions,
     dead_letters: Option<&'a DeadLetterQueue>,
 }
 
@@ -128,61 +92,81 @@ impl WriterTask<'_> {
     }
 
     /// Brings everything in the flush to where it belongs, and counts it.
+    ///
+    /// Dead letters go first: a sink that keeps the positions moves them with the rows, and no position may pass a dead
+    /// letter that is not confirmed.
     async fn deliver(&self, flush: &mut Flush) -> Result<(), Failure> {
-        let mut letters = std::mem::take(&mut flush.dead_letters);
-        let mut backoff = Backoff::new();
-        let mut reminded = Instant::now();
-        let mut waiting = None;
-        for batch in &flush.batches {
-            for row in &batch.rows {
-                if let Some((_, tally)) =
-                    flush.spans.iter_mut().find(|(span, _)| span.slot.0 == row.source.slot)
-                {
-                    tally.written += 1;
-                    tally.rows += 1;
-                }
-            }
-        }
+        let mut retry = Retry { backoff: Backoff::new(), reminded: Instant::now(), waiting: None };
+        flush.count_rows();
         loop {
-            if flush.batches.iter().all(Batch::is_empty) {
+            self.send_dead_letters(flush).await?;
+            let advances = match self.positions.prepare(self.shared, flush).await {
+                Ok(Prepared::Write(advances)) => advances,
+                Ok(Prepared::Changed) => continue,
+                Err(error) => {
+                    self.wait_after(error, flush, &mut retry).await?;
+                    continue;
+                }
+            };
+            if advances.is_empty() && flush.batches.iter().all(Batch::is_empty) {
                 break;
             }
-            match self.writer.write(&mut flush.batches, &[]).await {
+            match self.writer.write(&mut flush.batches, &advances).await {
                 Ok(()) => break,
-                Err(SinkError::Transient { cause, retry_after }) => {
-                    waiting.get_or_insert_with(|| self.shared.wait());
-                    let pause = backoff.next(retry_after);
-                    if self.shared.retrying(&cause) || reminded.elapsed() >= REMIND {
-                        reminded = Instant::now();
-                        let seconds = pause.as_secs_f32();
-                        tracing::warn!(
-                            pipeline = %self.shared.name,
-                            "the sink is away, trying again in {seconds:.1} s: {cause}"
-                        );
+                Err(SinkError::Rejected { rows }) => self.reject(flush, &rows)?,
+                Err(SinkError::Fenced { partitions }) => {
+                    self.positions.fenced(self.shared, flush, &partitions)
+                }
+                Err(error) => {
+                    if let SinkError::InDoubt { .. } = &error {
+                        self.shared.in_doubt(&flush.covered());
                     }
-                    self.pause(pause).await?;
-                    self.drop_what_is_gone(flush, &mut letters);
-                }
-                Err(SinkError::Rejected { rows }) => self.reject(flush, &rows, &mut letters)?,
-                Err(SinkError::Fatal { cause, hint }) => return Err(fatal(flush, &cause, hint)),
-                Err(error @ (SinkError::Fenced { .. } | SinkError::InDoubt { .. })) => {
-                    return Err(fatal(flush, &error.to_string(), None));
-                }
-                Err(SinkError::Closed) => {
-                    let message = SinkError::Closed.to_string();
-                    return Err(Failure { kind: FailureKind::OutputClosed, message, hint: None });
+                    self.wait_after(error, flush, &mut retry).await?;
                 }
             }
         }
-        self.send_dead_letters(flush, letters).await?;
-        drop(waiting);
+        drop(retry);
         self.recovered();
+        Ok(())
+    }
+
+    /// Waits where waiting helps; otherwise the pipeline fails.
+    async fn wait_after<'a>(
+        &'a self,
+        error: SinkError,
+        flush: &mut Flush,
+        retry: &mut Retry<'a>,
+    ) -> Result<(), Failure> {
+        let (cause, asked) = match error {
+            SinkError::Transient { cause, retry_after } => (cause, retry_after),
+            SinkError::InDoubt { cause } => (cause, None),
+            SinkError::Closed => {
+                let message = SinkError::Closed.to_string();
+                return Err(Failure { kind: FailureKind::OutputClosed, message, hint: None });
+            }
+            SinkError::Fatal { cause, hint } => return Err(fatal(flush, &cause, hint)),
+            other @ (SinkError::Rejected { .. } | SinkError::Fenced { .. }) => {
+                return Err(fatal(flush, &other.to_string(), None));
+            }
+        };
+        retry.waiting.get_or_insert_with(|| self.shared.wait());
+        let pause = retry.backoff.next(asked);
+        if self.shared.retrying(&cause) || retry.reminded.elapsed() >= REMIND {
+            retry.reminded = Instant::now();
+            let seconds = pause.as_secs_f32();
+            tracing::warn!(
+                pipeline = %self.shared.name,
+                "the sink is away, trying again in {seconds:.1} s: {cause}"
+            );
+        }
+        self.pause(pause).await?;
+        self.drop_what_is_gone(flush);
         Ok(())
     }
 
     /// Cuts out what belongs to partitions that others hold now: their owner reads the records again, so a row written
     /// here would only be there twice.
-    fn drop_what_is_gone(&self, flush: &mut Flush, letters: &mut Vec<DeadLetter>) {
+    fn drop_what_is_gone(&self, flush: &mut Flush) {
         let gone: Vec<Slot> = self.shared.ask(|machine| {
             let spans = flush.spans.iter().map(|(span, _)| span);
             spans
@@ -192,17 +176,11 @@ impl WriterTask<'_> {
         });
         if !gone.is_empty() {
             flush.drop_partitions(&gone);
-            letters.retain(|letter| !gone.contains(&letter.slot));
         }
     }
 
     /// Takes the rows out that the server refuses, and decides what becomes of each.
-    fn reject(
-        &self,
-        flush: &mut Flush,
-        rows: &[RejectedRow],
-        letters: &mut Vec<DeadLetter>,
-    ) -> Result<(), Failure> {
+    fn reject(&self, flush: &mut Flush, rows: &[RejectedRow]) -> Result<(), Failure> {
         let mut cut = 0;
         for rejected in rows {
             let Some(row) = flush.batches.get(rejected.batch).and_then(|batch| batch.rows.get(rejected.row))
@@ -216,7 +194,12 @@ impl WriterTask<'_> {
             let skipped = match topic.reaction(Stage::Write) {
                 Reaction::DeadLetter => {
                     let why = rejected.why.clone();
-                    letters.push(DeadLetter { record: source.record, slot, stage: Stage::Write, why });
+                    flush.dead_letters.push(DeadLetter {
+                        record: source.record,
+                        slot,
+                        stage: Stage::Write,
+                        why,
+                    });
                     0
                 }
                 Reaction::Skip => {
@@ -248,10 +231,11 @@ impl WriterTask<'_> {
         Ok(())
     }
 
-    async fn send_dead_letters(&self, flush: &mut Flush, letters: Vec<DeadLetter>) -> Result<(), Failure> {
-        if letters.is_empty() {
+    async fn send_dead_letters(&self, flush: &mut Flush) -> Result<(), Failure> {
+        if flush.dead_letters.is_empty() {
             return Ok(());
         }
+        let letters = std::mem::take(&mut flush.dead_letters);
         let Some(queue) = self.dead_letters else {
             return Err(Failure::fatal(
                 "a dead letter has nowhere to go",
@@ -327,7 +311,7 @@ impl WriterTask<'_> {
         if self.shared.is_waiting() {
             return;
         }
-        if let Health::Retrying { since, .. } = self.shared.health() {
+        if let Health::Retrying { since, .. } | Health::Stalled { since, .. } = self.shared.health() {
             let seconds = since.elapsed().as_secs();
             tracing::info!(pipeline = %self.shared.name, "the sink answers again after {seconds} s");
         }
@@ -346,50 +330,4 @@ fn fatal(flush: &Flush, cause: &str, hint: Option<String>) -> Failure {
     let message =
         if tables.is_empty() { cause.to_owned() } else { format!("{}: {cause}", tables.join(", ")) };
     Failure::fatal(message, hint)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::config::OnError;
-    use crate::delivery::Assignment;
-    use crate::stages::decode::Format;
-    use txconnect_connector_api::batch::Row;
-    use txconnect_connector_api::{BadRecord, RowSource};
-
-    #[test]
-    fn a_partition_that_is_gone_takes_rows_letters_and_span_out_of_the_flush() {
-        let reaction = Reaction::DeadLetter;
-        let topic = Topic {
-            name: "t".into(),
-            table: "d.t".into(),
-            format: Format::Json,
-            schema: None,
-            on_error: OnError { decode: reaction, validate: reaction, sink: reaction },
-        };
-        let mut batch = Batch::new("d.t".into());
-        for (slot, text) in [(0, "a"), (1, "bb"), (0, "c")] {
-            batch.bytes.extend_from_slice(text.as_bytes());
-            let source = RowSource { slot, offset: 0, record: 0 };
-            batch.rows.push(Row { end: batch.bytes.len(), source });
-        }
-        let span = |slot| {
-            let span = Span { slot: Slot(slot), assignment: Assignment(1), first: 0, next: 3 };
-            (span, Tally::default())
-        };
-        let letter = |slot| DeadLetter {
-            record: 0,
-            slot: Slot(slot),
-            stage: Stage::Decode,
-            why: BadRecord::new("decode.json", "", "broken"),
-        };
-        let memory = Memory::with_limit(1 << 20);
-        let batches = vec![(Arc::new(topic), batch)];
-        let mut flush =
-            Flush::new(batches, vec![span(0), span(1)], vec![letter(0), letter(1)], Vec::new(), &memory);
-        flush.drop_partitions(&[Slot(0)]);
-        assert_eq!(flush.batches[0].bytes, b"bb");
-        assert_eq!(flush.spans.iter().map(|(span, _)| span.slot).collect::<Vec<_>>(), [Slot(1)]);
-        assert_eq!(flush.dead_letters.iter().map(|letter| letter.slot).collect::<Vec<_>>(), [Slot(1)]);
-    }
 }

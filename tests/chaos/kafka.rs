@@ -1,7 +1,6 @@
 //! The cluster: topics, what is in them, what a group has committed, and what may befall its broker.
 
 use std::collections::BTreeMap;
-use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
@@ -154,31 +153,5 @@ impl Inspector {
             }
         });
         Some(positions.collect())
-    }
-}
-
-/// What befalls the broker.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum BrokerFault {
-    Freeze,
-    Thaw,
-    Restart,
-    Crash,
-}
-
-impl BrokerFault {
-    /// Starts it; the process ends when the broker answers again.
-    pub(crate) fn begin(self) -> std::process::Child {
-        let word = match self {
-            Self::Freeze => "freeze",
-            Self::Thaw => "thaw",
-            Self::Restart => "restart",
-            Self::Crash => "crash",
-        };
-        Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/dev"))
-            .args(["services", "broker", word])
-            .stdin(Stdio::null())
-            .spawn()
-            .unwrap()
     }
 }

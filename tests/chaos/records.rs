@@ -10,15 +10,15 @@ pub(crate) const SCHEMA: &str = r#"{
     "additionalProperties": false
 }"#;
 
-/// The note that BigQuery is told to refuse.
-pub(crate) const REFUSED: &str = "refused";
+/// The note that the sink is told to refuse. No log says it: values of records are not for logs.
+pub(crate) const REFUSED: &str = "a-note-to-be-refused";
 
 /// What a record is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     /// Becomes a row.
     Good,
-    /// Valid, but BigQuery refuses its row.
+    /// Valid, but the sink refuses its row, where it can.
     Refused,
     /// No JSON.
     Broken,

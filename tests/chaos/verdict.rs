@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write as _;
 
 use crate::kafka::{Cluster, Partition, Positions};
-use crate::plan::{Mood, Plan};
-use crate::records::{self, Kind};
+use crate::plan::{Mood, Plan, Target};
+use crate::records::{self, Kind, REFUSED};
 use crate::sink::{Arrived, Mark, Sink};
 
 /// Lost records are named up to this many runs of offsets.
@@ -51,8 +51,8 @@ pub(crate) struct Verdict {
     pub(crate) produced: u64,
     pub(crate) rows: u64,
     pub(crate) repeated: u64,
-    /// The most rows that the blows of the round may have repeated.
-    pub(crate) repeatable: u64,
+    /// The most rows that the blows of the round may have repeated, where that is known.
+    pub(crate) repeatable: Option<u64>,
     pub(crate) dead_letters: u64,
     pub(crate) lost: u64,
     pub(crate) clean_runs: usize,
@@ -133,21 +133,30 @@ impl Verdict {
         if !lost.is_empty() {
             faults.push(format!("{} records are lost: {}", lost.len(), runs(&mut lost, topics)));
         }
-        if repeated > repeatable {
+        if let Some(most) = repeatable.filter(|most| repeated > *most) {
             let causes: Vec<&str> = windows.iter().map(|window| window.cause).collect();
+            let mut places: Vec<(Partition, i64)> = seen
+                .iter()
+                .zip(&truth.places)
+                .filter_map(|(count, place)| place.filter(|_| *count > 1))
+                .collect();
             faults.push(format!(
-                "{repeated} rows are repeated, and not more than {repeatable} may be ({})",
-                causes.join(", ")
+                "{repeated} rows are repeated, and not more than {most} may be ({}): {}",
+                causes.join(", "),
+                runs(&mut places, topics)
             ));
         }
-        for (partition, end) in &truth.ends {
-            let position = committed.get(partition).copied();
-            if position != Some(*end) {
-                let name = &topics[partition.topic];
-                faults.push(format!(
-                    "{name}[{}] ends at {end} and the group's position is {position:?}",
-                    partition.number
-                ));
+        let kept = arrived.positions.iter().map(|positions| ("sink", positions));
+        for (whose, positions) in kept.chain([("group", committed)]) {
+            for (partition, end) in &truth.ends {
+                let position = positions.get(partition).copied();
+                if position != Some(*end) {
+                    let name = &topics[partition.topic];
+                    faults.push(format!(
+                        "{name}[{}] ends at {end} and the {whose}'s position is {position:?}",
+                        partition.number
+                    ));
+                }
             }
         }
         Self {
@@ -173,12 +182,12 @@ impl Verdict {
     /// One line of figures.
     pub(crate) fn figures(&self) -> String {
         format!(
-            "{} kills, {} records, {} rows ({} repeated, at most {} may be), {} dead letters, {} lost, {} clean runs",
+            "{} kills, {} records, {} rows ({} repeated{}), {} dead letters, {} lost, {} clean runs",
             self.kills,
             self.produced,
             self.rows,
             self.repeated,
-            self.repeatable,
+            self.repeatable.map_or_else(String::new, |most| format!(", at most {most} may be")),
             self.dead_letters,
             self.lost,
             self.clean_runs,
@@ -263,10 +272,19 @@ fn letters_seen(
 }
 
 /// The most rows that may be repeated: in each window, what had arrived beyond the committed positions; and what
-/// requests of which the members never heard have stored.
-fn repeatable(plan: &Plan, truth: &Truth, arrived: &Arrived, windows: &[Window], lost_replies: u64) -> u64 {
-    if plan.mood == Mood::Calm {
-        return 0;
+/// requests of which the members never heard have stored. `None` where the order of arrival is not known.
+fn repeatable(
+    plan: &Plan,
+    truth: &Truth,
+    arrived: &Arrived,
+    windows: &[Window],
+    lost_replies: u64,
+) -> Option<u64> {
+    if plan.mood == Mood::Calm || plan.target.is_exactly_once() {
+        return Some(0);
+    }
+    if matches!(plan.target, Target::Postgres(_)) {
+        return None;
     }
     let mut sum = 0;
     let mut counted = vec![u32::MAX; truth.places.len()];
@@ -288,7 +306,7 @@ fn repeatable(plan: &Plan, truth: &Truth, arrived: &Arrived, windows: &[Window],
     // A request that is given up after its time limit may still be carried out, once for every try.
     let requests = (plan.members * plan.lanes * plan.in_flight) as u64;
     let frozen = windows.iter().filter(|window| matches!(window.cause, "sink" | "freeze")).count() as u64;
-    sum + plan.rows as u64 * (lost_replies + frozen * requests * 5)
+    Some(sum + plan.rows as u64 * (lost_replies + frozen * requests * 5))
 }
 
 /// Lost offsets as runs: `topic[3]@200..499`.
@@ -319,8 +337,15 @@ fn runs(lost: &mut [(Partition, i64)], topics: &[String]) -> String {
 pub(crate) fn complaints_of(log: &str) -> (Vec<String>, Vec<String>) {
     let (mut defects, mut complaints) = (Vec::new(), Vec::new());
     for line in log.lines() {
-        let serious =
-            ["panicked", "defect of txconnect", "a span starts at", "in flight is", "do not balance"];
+        let serious = [
+            "panicked",
+            "defect of txconnect",
+            "a span starts at",
+            "in flight is",
+            "do not balance",
+            // Values of records are not for logs.
+            REFUSED,
+        ];
         if serious.iter().any(|word| line.contains(word)) {
             defects.push(line.to_owned());
         }

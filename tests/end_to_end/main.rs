@@ -1,7 +1,7 @@
-//! End to end: the built binary against a real Kafka and a local BigQuery, as users run it.
+//! End to end: the built binary against a real Kafka, a real PostgreSQL and a local BigQuery, as users run it.
 //!
-//! One program for all themes, so that they run beside each other. `./dev test` starts the Kafka; every test has topics,
-//! a group and a BigQuery of its own.
+//! One program for all themes, so that they run beside each other. `./dev test` starts Kafka and PostgreSQL; every test
+//! has topics, a group, and a schema or a BigQuery of its own.
 #![forbid(unsafe_code)]
 #![allow(
     clippy::unwrap_used,
@@ -15,6 +15,17 @@ mod command_line;
 mod groups;
 mod lost_offsets;
 mod main_job;
+mod offsets;
+#[path = "../postgres/mod.rs"]
+mod postgres;
+mod postgres_bad_rows;
+mod postgres_groups;
+mod postgres_modes;
+mod postgres_outages;
+mod postgres_surprises;
+#[path = "../proxy/mod.rs"]
+mod proxy;
+mod proxy_itself;
 mod restarts;
 mod sink_outages;
 mod sources;

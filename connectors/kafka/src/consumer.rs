@@ -10,6 +10,7 @@
 mod commit;
 mod group;
 mod offsets;
+mod outside;
 mod topics;
 
 use std::cell::RefCell;
@@ -24,6 +25,7 @@ use txconnect_connector_api::TopicPartition;
 
 pub use commit::{CommitAnswer, CommitError, CommitErrorKind, CommitPosition, Committed, CommittedMetadata};
 pub use group::{Assignment, StartAt};
+pub use outside::{GroupMember, GroupState, MoveGroupError};
 
 use crate::config::KafkaSourceConfig;
 use crate::connection::Connection;
@@ -79,6 +81,8 @@ pub struct Consumer {
     handle: Arc<Handle>,
     destroyed: Receiver<()>,
     brokers: String,
+    /// Empty where the client belongs to none.
+    group: String,
     events: Queue,
     replies: Queue,
     /// What is assigned, where it started and which lane it is forwarded to.
@@ -96,15 +100,15 @@ impl Consumer {
     /// [`Consumer::poll`] and in the calls that ask it something.
     pub fn connect(config: &KafkaSourceConfig, group: &str, tuning: Tuning) -> Result<Self, KafkaError> {
         let connection = Connection::from(config);
-        Self::open(&connection, &connection.consumer(group, tuning))
+        Self::open(&connection, &connection.consumer(group, tuning), group)
     }
 
     /// A client that only asks questions.
     pub(crate) fn without_group(connection: &Connection) -> Result<Self, KafkaError> {
-        Self::open(connection, &connection.client("inquiry"))
+        Self::open(connection, &connection.client("inquiry"), "")
     }
 
-    fn open(connection: &Connection, settings: &ClientConfig) -> Result<Self, KafkaError> {
+    fn open(connection: &Connection, settings: &ClientConfig, group: &str) -> Result<Self, KafkaError> {
         let (handle, destroyed) = Handle::open(settings).map_err(|error| connection.refused(&error))?;
         let no_queue = || KafkaError::Fatal { cause: "the client has no queue for events".to_owned() };
         Ok(Self {
@@ -113,6 +117,7 @@ impl Consumer {
             handle,
             destroyed,
             brokers: connection.brokers().to_owned(),
+            group: group.to_owned(),
             assigned: RefCell::default(),
             pending: RefCell::default(),
             unanswered: RefCell::default(),

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | [`config`] | the `kafka:` block of a pipeline file and what can be wrong with it |
 //! | [`connection`] | brokers, TLS, SASL and librdkafka properties, shared by every client |
-//! | [`consumer`] | group membership, assignments, offsets and commits |
+//! | [`consumer`] | group membership, assignments, offsets and commits; groups seen from outside, topic ids |
 //! | [`lane_queue`] | records of several partitions in one queue, taken in batches |
 //! | [`trouble`] | what goes wrong on its own, between calls |
 //! | [`producer`] | dead letters one by one, bulk publishing |
@@ -36,7 +36,7 @@ pub use config::{KafkaSourceConfig, OnLostOffsets, Start};
 pub use connection::Connection;
 pub use consumer::{
     Assignment, CloseTimedOut, CommitAnswer, CommitError, CommitErrorKind, CommitPosition, Committed,
-    CommittedMetadata, Consumer, ConsumerEvent, StartAt, Tuning,
+    CommittedMetadata, Consumer, ConsumerEvent, GroupMember, GroupState, MoveGroupError, StartAt, Tuning,
 };
 pub use error::KafkaError;
 pub use lane_queue::{LaneHandle, LaneQueue, Message, MessageBatch, MessageError, MessageErrorKind, Wake};

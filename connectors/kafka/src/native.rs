@@ -1,9 +1,11 @@
 //! A safe face on the parts of librdkafka that its Rust binding does not offer: own queues, forwarding,
-//! commits with a reply queue, and events with their lists.
+//! commits with a reply queue, events with their lists, and (in [`administration`]) topic ids and groups.
 //!
 //! A [`Handle`] owns the native client. Whatever points into it ([`Queue`], batches of messages) holds an
 //! `Arc` of it, so that the client is destroyed last. Destroying may block, for example on a broker thread
 //! that resolves a name: it happens on a thread of its own.
+
+mod administration;
 
 use std::ffi::{CStr, CString};
 use std::os::raw::{c_char, c_int, c_void};
@@ -19,6 +21,8 @@ use rdkafka::{ClientConfig, TopicPartitionList};
 use rdkafka_sys as sys;
 
 use crate::log::{self, LogContext};
+
+pub(crate) use administration::{DescribedGroup, DescribedTopic};
 
 /// A native consumer client.
 pub(crate) struct Handle {
@@ -428,14 +432,23 @@ unsafe fn check_error(error: *mut sys::rd_kafka_error_t) -> Result<(), Failure> 
     if error.is_null() {
         return Ok(());
     }
-    // SAFETY: not null, so alive, as the caller promises; its text is copied before it is destroyed.
+    // SAFETY: not null, so alive, as the caller promises; it is copied before it is destroyed.
     unsafe {
-        let failure = Failure {
+        let failure = copy_failure(error);
+        sys::rd_kafka_error_destroy(error);
+        Err(failure)
+    }
+}
+
+/// # Safety
+/// `error` must be alive; it stays its owner's.
+unsafe fn copy_failure(error: *const sys::rd_kafka_error_t) -> Failure {
+    // SAFETY: the caller promises a live error, whose text is copied.
+    unsafe {
+        Failure {
             code: sys::rd_kafka_error_code(error).into(),
             fatal: sys::rd_kafka_error_is_fatal(error) != 0,
             text: copy_text(sys::rd_kafka_error_string(error)),
-        };
-        sys::rd_kafka_error_destroy(error);
-        Err(failure)
+        }
     }
 }

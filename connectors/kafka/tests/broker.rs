@@ -3,17 +3,18 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic, in its functions too")]
 #![allow(clippy::print_stdout, reason = "a test that is skipped says so")]
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rdkafka::ClientConfig;
+use rdkafka::admin::{AdminClient, AdminOptions};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 use txconnect_connector_api::TopicPartition;
 use txconnect_kafka::{
     Admin, Assignment, BulkProducer, CommitErrorKind, CommitPosition, Connection, Consumer, ConsumerEvent,
-    DeliveryError, EnsuredTopic, KafkaError, KafkaSourceConfig, LaneQueue, MessageBatch, OutgoingRecord,
-    Producer, ProducerSettings, StartAt, Tuning,
+    DeliveryError, EnsuredTopic, GroupState, KafkaError, KafkaSourceConfig, LaneQueue, MessageBatch,
+    MoveGroupError, OutgoingRecord, Producer, ProducerSettings, StartAt, Tuning,
 };
 
 /// Against hanging only.
@@ -46,6 +47,14 @@ fn make_topic(brokers: &str, name: &str, partitions: i32, settings: &[(&str, &st
         assert_eq!(made, EnsuredTopic::Created);
     });
     topic
+}
+
+fn delete_topic(brokers: &str, topic: &str) {
+    let client: AdminClient<_> = ClientConfig::new().set("bootstrap.servers", brokers).create().unwrap();
+    let options = AdminOptions::new().request_timeout(Some(PATIENCE));
+    for result in runtime().block_on(client.delete_topics(&[topic], &options)).unwrap() {
+        result.unwrap();
+    }
 }
 
 fn config(brokers: &str, topic: &str) -> KafkaSourceConfig {
@@ -275,4 +284,142 @@ fn a_commit_from_outside_the_group_is_refused_while_it_has_members() {
     assert_eq!(refused.kind, CommitErrorKind::MembershipLost);
     let committed = &stranger.committed(&[partition], PATIENCE).unwrap()[0];
     assert_eq!((committed.offset, committed.metadata.text()), (Some(0), Some("{\"v\":1}")));
+}
+
+#[test]
+fn a_topic_made_anew_has_another_id_and_a_missing_one_is_said() {
+    let Some(brokers) = brokers() else { return };
+    let (one, other) = (make_topic(&brokers, "id", 2, &[]), make_topic(&brokers, "id-other", 1, &[]));
+    let consumer = Consumer::connect(&config(&brokers, &one), &unique("group"), Tuning::default()).unwrap();
+    let ids = consumer.topic_ids(&[&one, &other, &one], PATIENCE).unwrap();
+    let id_of = |ids: &BTreeMap<String, Option<String>>, topic: &str| ids[topic].clone().unwrap();
+    assert_eq!(ids.len(), 2);
+    assert_eq!(id_of(&ids, &one).len(), 22);
+    assert_ne!(id_of(&ids, &one), id_of(&ids, &other));
+    assert_eq!(consumer.topic_ids(&[&one], PATIENCE).unwrap()[&one], ids[&one]);
+
+    let missing = unique("missing");
+    let error = consumer.topic_ids(&[&one, &missing], PATIENCE).unwrap_err();
+    assert_eq!(error, KafkaError::UnknownTopic { topic: missing.clone() });
+    assert_eq!(consumer.topic_ids(&[], Duration::ZERO).unwrap(), BTreeMap::new());
+
+    delete_topic(&brokers, &one);
+    until("the topic is gone", || consumer.topic_ids(&[&one], PATIENCE).is_err());
+    runtime().block_on(async {
+        let admin = Admin::connect(&Connection::plain(&brokers)).unwrap();
+        admin.ensure_topic(&one, 1, None, &[], PATIENCE).await.unwrap();
+    });
+    let anew = consumer.topic_ids(&[&one], PATIENCE).unwrap();
+    assert_ne!(anew[&one], ids[&one]);
+    assert!(anew[&one].is_some());
+}
+
+#[test]
+fn metadata_beside_a_committed_position_is_read_back() {
+    let Some(brokers) = brokers() else { return };
+    let topic = make_topic(&brokers, "metadata", 2, &[]);
+    let group = unique("group");
+    let mut member = Member::join(&brokers, &topic, &group);
+    until("both partitions are here", || {
+        member.turn();
+        member.consumer.assignment().len() == 2
+    });
+    let partitions = [TopicPartition::new(&*topic, 0), TopicPartition::new(&*topic, 1)];
+    let notes = [Some("txconnect:offsets-in-sink".to_owned()), None];
+    let positions: Vec<CommitPosition> = partitions
+        .iter()
+        .zip(notes.clone())
+        .map(|(partition, metadata)| CommitPosition {
+            partition: partition.clone(),
+            next_offset: 0,
+            metadata,
+        })
+        .collect();
+    member.consumer.commit(1, &positions).unwrap();
+    let answer = member.consumer.commit_answer(PATIENCE).unwrap();
+    assert!(answer.results.iter().all(|(_, result)| result.is_ok()), "{answer:?}");
+    // Another client, which is no member, sees them too.
+    let observer = Consumer::connect(&config(&brokers, &topic), &group, Tuning::default()).unwrap();
+    for consumer in [&member.consumer, &observer] {
+        let committed = consumer.committed(&partitions, PATIENCE).unwrap();
+        let seen: Vec<Option<String>> =
+            committed.iter().map(|one| one.metadata.text().map(str::to_owned)).collect();
+        assert_eq!(seen, notes);
+    }
+}
+
+#[test]
+fn a_group_without_members_can_be_moved_from_outside_and_one_with_members_cannot() {
+    let Some(brokers) = brokers() else { return };
+    for protocol in ["classic", "consumer"] {
+        let topic = make_topic(&brokers, "move", 2, &[]);
+        let group = unique("group");
+        let config: KafkaSourceConfig = serde_json::from_value(serde_json::json!({
+            "brokers": brokers, "topics": [topic], "properties": { "group.protocol": protocol },
+        }))
+        .unwrap();
+        let connect = || Consumer::connect(&config, &group, Tuning::default()).unwrap();
+        let outside = connect();
+        assert_eq!(outside.group_state(PATIENCE).unwrap(), GroupState::Absent, "{protocol}");
+
+        let partitions = [TopicPartition::new(&*topic, 0), TopicPartition::new(&*topic, 1)];
+        let position = |partition: &TopicPartition, next_offset| CommitPosition {
+            partition: partition.clone(),
+            next_offset,
+            metadata: Some("a note".to_owned()),
+        };
+        // Nobody has ever been a member.
+        outside.move_group(&[position(&partitions[0], 7)], PATIENCE).unwrap();
+        assert_eq!(outside.group_state(PATIENCE).unwrap(), GroupState::Empty, "{protocol}");
+        let committed = |consumer: &Consumer| -> Vec<(Option<i64>, Option<String>)> {
+            let committed = consumer.committed(&partitions, PATIENCE).unwrap();
+            committed.iter().map(|one| (one.offset, one.metadata.text().map(str::to_owned))).collect()
+        };
+        let note = || Some("a note".to_owned());
+        assert_eq!(committed(&outside), [(Some(7), note()), (None, None)], "{protocol}");
+
+        let consumer = connect();
+        consumer.subscribe(std::slice::from_ref(&topic)).unwrap();
+        let queue = consumer.lane_queue(Arc::new(|| {})).unwrap();
+        let mut member = Member { consumer, queue, owned: BTreeSet::new(), offsets: Vec::new() };
+        until("the member has its partitions", || {
+            member.turn();
+            member.owned.len() == 2
+        });
+        let GroupState::Active { members } = outside.group_state(PATIENCE).unwrap() else {
+            panic!("{protocol}: the group has a member")
+        };
+        assert_eq!(members.len(), 1, "{protocol}: {members:?}");
+        assert_eq!(members[0].client_id, format!("txconnect-{group}"));
+        assert!(!members[0].host.is_empty());
+        let refused = outside.move_group(&[position(&partitions[0], 9)], PATIENCE).unwrap_err();
+        assert_eq!(refused, MoveGroupError::Active { group: group.clone() }, "{protocol}");
+        assert_eq!(committed(&outside)[0], (Some(7), note()), "{protocol}");
+
+        let Member { consumer, queue, .. } = member;
+        drop(queue);
+        consumer.close(PATIENCE).unwrap();
+        until("the member is gone", || outside.group_state(PATIENCE).unwrap() == GroupState::Empty);
+        let both = [position(&partitions[0], 3), position(&partitions[1], 0)];
+        outside.move_group(&both, PATIENCE).unwrap();
+        assert_eq!(committed(&outside), [(Some(3), note()), (Some(0), note())], "{protocol}");
+    }
+}
+
+#[test]
+fn a_position_for_a_partition_that_is_not_there_is_refused_by_name() {
+    let Some(brokers) = brokers() else { return };
+    let topic = make_topic(&brokers, "refused", 1, &[]);
+    let consumer = Consumer::connect(&config(&brokers, &topic), &unique("group"), Tuning::default()).unwrap();
+    let position = |partition| CommitPosition {
+        partition: TopicPartition::new(&*topic, partition),
+        next_offset: 0,
+        metadata: None,
+    };
+    let error = consumer.move_group(&[position(0), position(5)], PATIENCE).unwrap_err();
+    let MoveGroupError::Refused { refused } = error else { panic!("{error}") };
+    assert_eq!(refused.len(), 1, "{refused:?}");
+    assert_eq!(refused[0].0, TopicPartition::new(&*topic, 5));
+    let stored = consumer.committed(&[TopicPartition::new(&*topic, 0)], PATIENCE).unwrap();
+    assert_eq!(stored[0].offset, Some(0));
 }

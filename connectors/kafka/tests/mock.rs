@@ -12,8 +12,8 @@ use rdkafka::producer::DefaultProducerContext;
 use txconnect_connector_api::{Header, TopicPartition};
 use txconnect_kafka::{
     Assignment, BulkProducer, CommitErrorKind, CommitPosition, CommittedMetadata, Connection, Consumer,
-    ConsumerEvent, KafkaSourceConfig, LaneQueue, MessageBatch, OutgoingRecord, Producer, ProducerSettings,
-    StartAt, TroubleKind, Tuning,
+    ConsumerEvent, KafkaError, KafkaSourceConfig, LaneQueue, MessageBatch, OutgoingRecord, Producer,
+    ProducerSettings, StartAt, TroubleKind, Tuning,
 };
 
 /// Against hanging only.
@@ -408,4 +408,22 @@ fn a_closed_port_is_unreachable_and_the_error_names_it() {
     let error = consumer.topics(Duration::from_secs(1)).unwrap_err().to_string();
     assert!(error.contains("127.0.0.1:1") && error.contains("refused"), "{error}");
     consumer.close(PATIENCE).unwrap();
+}
+
+#[test]
+fn asking_for_topic_ids_works_on_a_cluster_in_this_process() {
+    let cluster = Cluster::with_topic("t", 1);
+    let consumer = cluster.consumer("t", "g");
+    let ids = consumer.topic_ids(&["t"], PATIENCE).unwrap();
+    assert_eq!(ids.keys().collect::<Vec<_>>(), ["t"]);
+    assert!(ids["t"].as_ref().is_none_or(|id| id.len() == 22), "{ids:?}");
+}
+
+#[test]
+fn asking_for_topic_ids_ends_at_its_deadline_where_no_broker_answers() {
+    let config: KafkaSourceConfig =
+        serde_json::from_value(serde_json::json!({ "brokers": "127.0.0.1:1", "topics": ["t"] })).unwrap();
+    let consumer = Consumer::connect(&config, "g", Tuning::default()).unwrap();
+    let error = consumer.topic_ids(&["t"], Duration::from_millis(500)).unwrap_err();
+    assert!(matches!(error, KafkaError::Unreachable { .. } | KafkaError::Timeout { .. }), "{error}");
 }

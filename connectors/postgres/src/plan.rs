@@ -2,6 +2,22 @@
 
 use std::fmt;
 
+use txconnect_connector_api::{Column, ConfigProblem, Kind, Mode, TableSchema};
+
+use crate::config::{NewestBy, PostgresConfig, WriteMode};
+
+/// PostgreSQL cuts longer names without a word (`NAMEDATALEN` − 1).
+pub const MAX_NAME_BYTES: usize = 63;
+
+/// PostgreSQL's limit for the columns of a table (`MaxHeapAttributeNumber`).
+const MAX_COLUMNS: usize = 1600;
+
+/// Every table has these columns already.
+const SYSTEM_COLUMNS: [&str; 6] = ["tableoid", "xmin", "cmin", "xmax", "cmax", "ctid"];
+
+/// Digits behind the second that PostgreSQL keeps.
+const MICROSECOND_DIGITS: u8 = 6;
+
 /// A table, by schema and name, as Postgres stores them: neither quoted nor folded.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct TableName {
@@ -23,6 +39,19 @@ pub fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
+/// What keeps `name` from being an identifier.
+pub fn name_problem(name: &str) -> Option<&'static str> {
+    if name.is_empty() {
+        Some("it is empty")
+    } else if name.contains('\0') {
+        Some("it holds a NUL character")
+    } else if name.len() > MAX_NAME_BYTES {
+        Some("it is longer than 63 bytes, and PostgreSQL would cut it")
+    } else {
+        None
+    }
+}
+
 /// What rows of one topic become.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TablePlan {
@@ -33,6 +62,8 @@ pub struct TablePlan {
     pub columns: Vec<PlannedColumn>,
     /// What a record does to the table.
     pub mode: PlannedWrite,
+    /// Becomes the comment of a table that is made here.
+    pub description: Option<String>,
 }
 
 /// A column of a table.
@@ -44,6 +75,8 @@ pub struct PlannedColumn {
     pub column_type: ColumnType,
     /// Whether NULL is allowed.
     pub nullable: bool,
+    /// How many digits behind the second a time column keeps, 0 to 6; 6 for all others.
+    pub second_digits: u8,
     /// Becomes the comment of a column that is made here.
     pub description: Option<String>,
 }
@@ -67,6 +100,21 @@ pub enum PlannedWrite {
     },
 }
 
+impl PlannedWrite {
+    /// The columns of the key; none where every record is a new row.
+    pub fn key(&self) -> &[usize] {
+        match self {
+            Self::Append => &[],
+            Self::InsertIgnore { key } | Self::Upsert { key, .. } => key,
+        }
+    }
+
+    /// Whether rows have a key, and so an operation in front ([`crate::row`]).
+    pub fn is_keyed(&self) -> bool {
+        *self != Self::Append
+    }
+}
+
 /// The type of a column.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ColumnType {
@@ -82,12 +130,16 @@ pub enum ColumnType {
     Real,
     /// `double precision`
     Double,
-    /// `numeric`, or `numeric(precision, scale)`
-    Numeric(Option<(u16, u16)>),
+    /// `numeric`, or `numeric(precision, scale)`; the scale may be below zero or above the precision.
+    Numeric(Option<(u16, i16)>),
     /// `text`
     Text,
-    /// `character varying(n)` or `character(n)`, in characters; without a limit it is [`Self::Text`] on the wire.
+    /// `character varying(n)`, in characters; without a limit it is [`Self::Text`] on the wire.
     Varchar(u32),
+    /// `character(n)`, in characters. Values travel without the blanks at their end, which mean nothing there.
+    Char(u32),
+    /// A type whose values travel as their text: an enum, or citext. By its name as it stands in a statement.
+    Labelled(String),
     /// `uuid`
     Uuid,
     /// `bytea`
@@ -104,4 +156,383 @@ pub enum ColumnType {
     Json,
     /// `jsonb`
     Jsonb,
+}
+
+impl fmt::Display for ColumnType {
+    /// As it stands in a statement.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Boolean => "boolean",
+            Self::SmallInt => "smallint",
+            Self::Integer => "integer",
+            Self::BigInt => "bigint",
+            Self::Real => "real",
+            Self::Double => "double precision",
+            Self::Numeric(None) => "numeric",
+            Self::Numeric(Some((precision, scale))) => return write!(f, "numeric({precision},{scale})"),
+            Self::Text => "text",
+            Self::Varchar(length) => return write!(f, "character varying({length})"),
+            Self::Char(length) => return write!(f, "character({length})"),
+            Self::Labelled(name) => name,
+            Self::Uuid => "uuid",
+            Self::Bytea => "bytea",
+            Self::TimestampTz => "timestamp with time zone",
+            Self::Timestamp => "timestamp without time zone",
+            Self::Date => "date",
+            Self::Time => "time without time zone",
+            Self::Json => "json",
+            Self::Jsonb => "jsonb",
+        })
+    }
+}
+
+impl ColumnType {
+    /// The column that a schema's column asks for.
+    fn wanted(column: &Column) -> Self {
+        if column.mode == Mode::Repeated {
+            return Self::Jsonb;
+        }
+        match &column.kind {
+            Kind::Boolean => Self::Boolean,
+            Kind::Integer => Self::BigInt,
+            Kind::Float => Self::Double,
+            Kind::Numeric { precision, scale } => {
+                // The schema allows 76 digits at most.
+                Self::Numeric(u16::try_from(*precision).ok().zip(i16::try_from(*scale).ok()))
+            }
+            Kind::String => Self::Text,
+            Kind::Bytes => Self::Bytea,
+            Kind::Date => Self::Date,
+            Kind::Time => Self::Time,
+            Kind::Timestamp(_) => Self::TimestampTz,
+            Kind::Uuid => Self::Uuid,
+            Kind::Json | Kind::Record(_) => Self::Jsonb,
+        }
+    }
+
+    /// Why a column of this type cannot be part of a key: rows are recognised by the bytes of their keys.
+    pub(crate) fn key_problem(&self) -> Option<&'static str> {
+        match self {
+            Self::Real | Self::Double => Some("holds floating-point numbers, which are no identity"),
+            Self::Json | Self::Jsonb => Some("holds JSON, which is no identity"),
+            _ => None,
+        }
+    }
+
+    /// Whether [`crate::order::compare`] and the server order values of this type alike.
+    pub(crate) fn is_ordered(&self) -> bool {
+        match self {
+            Self::SmallInt
+            | Self::Integer
+            | Self::BigInt
+            | Self::Real
+            | Self::Double
+            | Self::Numeric(_)
+            | Self::Uuid
+            | Self::TimestampTz
+            | Self::Timestamp
+            | Self::Date
+            | Self::Time => true,
+            Self::Boolean
+            | Self::Text
+            | Self::Varchar(_)
+            | Self::Char(_)
+            | Self::Labelled(_)
+            | Self::Bytea
+            | Self::Json
+            | Self::Jsonb => false,
+        }
+    }
+}
+
+impl TablePlan {
+    /// The table that takes the records of `topic`, as it would be made, or why PostgreSQL would refuse it.
+    ///
+    /// # Errors
+    /// All mistakes at once. Paths are JSON pointers inside the `postgres` block.
+    pub fn new(
+        config: &PostgresConfig,
+        topic: &str,
+        schema: &TableSchema,
+    ) -> Result<Self, Vec<ConfigProblem>> {
+        let mut problems = Vec::new();
+        let table = config.table_name(topic);
+        check_table(config, &table, topic, &mut problems);
+        let mut columns: Vec<PlannedColumn> = schema
+            .columns
+            .as_slice()
+            .iter()
+            .map(|column| PlannedColumn {
+                name: column.name.clone(),
+                column_type: ColumnType::wanted(column),
+                nullable: column.mode != Mode::Required,
+                second_digits: MICROSECOND_DIGITS,
+                description: column.description.clone(),
+            })
+            .collect();
+        check_columns(&columns, &mut problems);
+        let mut find = |path: String, name: &str| {
+            let found = columns
+                .iter()
+                .position(|column| column.name == name)
+                .or_else(|| schema.columns.as_slice().iter().position(|column| column.property == name));
+            if found.is_none() {
+                problems.push(problem(
+                    &path,
+                    format!("`{name}` is no column of the schema of `{topic}`"),
+                    "name a column that every record of the topic has",
+                ));
+            }
+            found
+        };
+        let key: Vec<usize> = config
+            .key
+            .iter()
+            .enumerate()
+            .filter_map(|(index, name)| find(format!("/key/{index}"), name))
+            .collect();
+        let newest_by = match config.newest_by() {
+            NewestBy::Offset => None,
+            NewestBy::Column(name) => find("/newest_by".to_owned(), name),
+        };
+        check_key(&columns, &key, newest_by, &mut problems);
+        if !problems.is_empty() {
+            return Err(problems);
+        }
+        for &index in key.iter().chain(&newest_by) {
+            columns[index].nullable = false;
+        }
+        let mode = match config.write {
+            WriteMode::Append => PlannedWrite::Append,
+            WriteMode::InsertIgnore => PlannedWrite::InsertIgnore { key },
+            WriteMode::Upsert => PlannedWrite::Upsert { key, newest_by },
+        };
+        Ok(Self { table, columns, mode, description: schema.description.clone() })
+    }
+
+    /// Mistakes of what the configuration asks for the records of `topic`; also that they have no schema.
+    pub fn problems(
+        config: &PostgresConfig,
+        topic: &str,
+        schema: Option<&TableSchema>,
+    ) -> Vec<ConfigProblem> {
+        match schema {
+            Some(schema) => Self::new(config, topic, schema).err().unwrap_or_default(),
+            None => vec![problem(
+                "",
+                format!("the records of `{topic}` have no schema, and PostgreSQL tables need columns"),
+                "add `validate: {schema: schemas/{topic}.json}` and keep `decode: json`",
+            )],
+        }
+    }
+
+    /// Whether rows made for one plan fit the table of the other.
+    pub fn same_rows(&self, other: &Self) -> bool {
+        self.table == other.table
+            && self.mode == other.mode
+            && self.columns.len() == other.columns.len()
+            && self.columns.iter().zip(&other.columns).all(|(left, right)| {
+                (&left.name, &left.column_type, left.nullable, left.second_digits)
+                    == (&right.name, &right.column_type, right.nullable, right.second_digits)
+            })
+    }
+}
+
+fn check_table(config: &PostgresConfig, table: &TableName, topic: &str, problems: &mut Vec<ConfigProblem>) {
+    if let Some(why) = name_problem(&table.table) {
+        problems.push(problem(
+            "/table",
+            format!("the topic `{topic}` gives no table name: {why}"),
+            "give this topic a pipeline of its own with a shorter `table`",
+        ));
+    } else if *table == config.offsets_table() {
+        problems.push(problem(
+            "/table",
+            format!("the table {table} keeps the offsets"),
+            "give the records another table, or the offsets another `offsets_schema`",
+        ));
+    }
+}
+
+fn check_columns(columns: &[PlannedColumn], problems: &mut Vec<ConfigProblem>) {
+    const RENAME: &str = "give it another name in the schema: `x-column: {name: …}`";
+    for column in columns {
+        let name = column.name.escape_debug();
+        if let Some(why) = name_problem(&column.name) {
+            problems.push(problem("", format!("the column name `{name}` does not do: {why}"), RENAME));
+        } else if SYSTEM_COLUMNS.contains(&column.name.as_str()) {
+            let message = format!("every table of PostgreSQL has a column `{name}` of its own");
+            problems.push(problem("", message, RENAME));
+        }
+    }
+    if columns.len() > MAX_COLUMNS {
+        problems.push(problem(
+            "",
+            format!("the schema has {} columns, a table of PostgreSQL has at most 1600", columns.len()),
+            "gather properties in objects, which become jsonb, or mark some `x-column: {ignore: true}`",
+        ));
+    }
+}
+
+fn check_key(
+    columns: &[PlannedColumn],
+    key: &[usize],
+    newest_by: Option<usize>,
+    problems: &mut Vec<ConfigProblem>,
+) {
+    for (place, &index) in key.iter().enumerate() {
+        let column = &columns[index];
+        if let Some(why) = column.column_type.key_problem() {
+            problems.push(problem(
+                &format!("/key/{place}"),
+                format!("`{}` {why}", column.name),
+                "name columns of integers, text, UUIDs, dates or times",
+            ));
+        }
+        if key[..place].contains(&index) {
+            problems.push(problem(
+                &format!("/key/{place}"),
+                format!("the column `{}` is named twice, by its own name and by its property's", column.name),
+                "name every column once",
+            ));
+        }
+    }
+    let Some(index) = newest_by else { return };
+    let column = &columns[index];
+    if key.contains(&index) {
+        problems.push(problem(
+            "/newest_by",
+            format!("`{}` is part of the key, so it is the same in both rows", column.name),
+            "name another column, or `offset`",
+        ));
+    } else if !column.column_type.is_ordered() {
+        problems.push(problem(
+            "/newest_by",
+            format!("`{}` ({}) has no order that tells newer from older", column.name, column.column_type),
+            "name a column of numbers, dates or times",
+        ));
+    }
+}
+
+fn problem(path: &str, message: String, help: &str) -> ConfigProblem {
+    ConfigProblem { path: path.to_owned(), message, help: Some(help.to_owned()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+    use txconnect_connector_api::schema::UnknownFields;
+
+    fn plan(extra: &Value, topic: &str, schema: &Value) -> Result<TablePlan, Vec<ConfigProblem>> {
+        let mut all = json!({ "url": "postgresql://localhost/db" });
+        all.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
+        let config: PostgresConfig = serde_json::from_value(all).unwrap();
+        assert_eq!(config.problems(), []);
+        let schema = TableSchema::from_json_schema(schema, UnknownFields::DeadLetter).unwrap();
+        TablePlan::new(&config, topic, &schema)
+    }
+
+    fn orders() -> Value {
+        json!({
+            "description": "Orders",
+            "required": ["id", "n", "at"],
+            "properties": {
+                "id": { "type": "string", "format": "uuid", "description": "The order" },
+                "n": { "type": "integer" },
+                "amount": { "x-column": { "type": "numeric", "precision": 18, "scale": 2 } },
+                "ratio": { "type": "number" },
+                "ok": { "type": "boolean" },
+                "note": { "type": "string", "x-column": { "name": "remark" } },
+                "raw": { "type": "string", "contentEncoding": "base64" },
+                "day": { "type": "string", "format": "date" },
+                "clock": { "type": "string", "format": "time" },
+                "at": { "type": "integer", "x-column": { "type": "timestamp", "unit": "ms" } },
+                "tags": { "type": "array", "items": { "type": "string" } },
+                "who": { "type": "object", "properties": { "name": { "type": "string" } } },
+                "free": {}
+            }
+        })
+    }
+
+    #[test]
+    fn a_schema_becomes_columns() {
+        let plan = plan(&json!({ "schema": "Sales" }), "orders", &orders()).unwrap();
+        let columns: Vec<String> = plan
+            .columns
+            .iter()
+            .map(|column| {
+                let null = if column.nullable { "" } else { " not null" };
+                format!("{} {}{null}", column.name, column.column_type)
+            })
+            .collect();
+        assert_eq!(
+            columns,
+            [
+                "id uuid not null",
+                "n bigint not null",
+                "amount numeric(18,2)",
+                "ratio double precision",
+                "ok boolean",
+                "remark text",
+                "raw bytea",
+                "day date",
+                "clock time without time zone",
+                "at timestamp with time zone not null",
+                "tags jsonb",
+                "who jsonb",
+                "free jsonb",
+            ]
+        );
+        assert_eq!(plan.table.to_string(), r#""Sales"."orders""#);
+        assert_eq!(plan.mode, PlannedWrite::Append);
+        assert_eq!(plan.description.as_deref(), Some("Orders"));
+        assert_eq!(plan.columns[0].description.as_deref(), Some("The order"));
+    }
+
+    #[test]
+    fn a_key_is_found_by_column_or_property_and_never_null() {
+        let config = json!({ "write": "upsert", "key": ["note", "day"], "newest_by": "at" });
+        let plan = plan(&config, "orders", &orders()).unwrap();
+        assert_eq!(plan.mode, PlannedWrite::Upsert { key: vec![5, 7], newest_by: Some(9) });
+        assert!(!plan.columns[5].nullable && !plan.columns[7].nullable);
+    }
+
+    #[test]
+    fn keys_and_orders_that_cannot_work_are_named() {
+        for (extra, path) in [
+            (json!({ "write": "upsert", "key": ["nowhere"] }), "/key/0"),
+            (json!({ "write": "upsert", "key": ["id", "ratio"] }), "/key/1"),
+            (json!({ "write": "insert_ignore", "key": ["tags"] }), "/key/0"),
+            (json!({ "write": "insert_ignore", "key": ["note", "remark"] }), "/key/1"),
+            (json!({ "write": "upsert", "key": ["id"], "newest_by": "nowhere" }), "/newest_by"),
+            (json!({ "write": "upsert", "key": ["id"], "newest_by": "note" }), "/newest_by"),
+            (json!({ "write": "upsert", "key": ["note"], "newest_by": "remark" }), "/newest_by"),
+            (json!({ "table": "txconnect_offsets" }), "/table"),
+        ] {
+            let problems = plan(&extra, "orders", &orders()).unwrap_err();
+            assert_eq!(problems.iter().map(|p| p.path.as_str()).collect::<Vec<_>>(), [path], "{extra}");
+        }
+    }
+
+    #[test]
+    fn names_that_postgres_would_cut_or_refuse_are_found_before() {
+        let topic = "x".repeat(64);
+        assert_eq!(plan(&json!({}), &topic, &orders()).unwrap_err()[0].path, "/table");
+        assert!(plan(&json!({}), &topic[1..], &orders()).is_ok());
+        let schema = json!({ "properties": {
+            "ctid": { "type": "string" }, "a\u{0}": { "type": "string" }, "": { "type": "string" },
+            "ä".repeat(32): { "type": "string" }, "fine \"name\"": { "type": "string" }
+        } });
+        assert_eq!(plan(&json!({}), "t", &schema).unwrap_err().len(), 4);
+    }
+
+    #[test]
+    fn records_without_a_schema_are_refused_with_the_way_out() {
+        let config: PostgresConfig =
+            serde_json::from_value(json!({ "url": "postgresql://localhost/db" })).unwrap();
+        let problems = TablePlan::problems(&config, "orders", None);
+        assert_eq!(problems.len(), 1);
+        assert!(problems[0].help.as_ref().unwrap().contains("validate"));
+    }
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use txconnect_kafka::{CommitErrorKind, CommitPosition};
 
 use super::Source;
-use crate::delivery::{Action, CommitOutcome, CommitToken, Event, Slot};
+use crate::delivery::{Action, CommitOutcome, CommitToken, Event, GROUP_NOTE, Slot};
 use crate::pipeline::shared::Failure;
 
 /// How long an answer to a commit is waited for before it is taken for unknown.
@@ -49,7 +49,7 @@ impl Source {
             .map(|(slot, next_offset)| CommitPosition {
                 partition: self.slots[slot.0 as usize].partition.clone(),
                 next_offset: *next_offset,
-                metadata: None,
+                metadata: self.offsets.is_some().then(|| GROUP_NOTE.to_owned()),
             })
             .collect();
         match self.consumer.commit(token.0, &wanted) {
@@ -91,6 +91,10 @@ impl Source {
             })
             .collect();
         self.shared.tell(Event::CommitAnswered { token: CommitToken(answer.token), outcomes });
+        if self.offsets.is_some() {
+            // The group's position only follows the sink's.
+            return;
+        }
         for slot in self.shared.held() {
             if let Some(position) = self.shared.ask(|machine| machine.committed(slot)) {
                 self.shared.books.committed(slot, position);

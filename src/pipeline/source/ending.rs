@@ -58,7 +58,7 @@ impl Source {
                 ends.done(&partition);
             }
         }
-        Ok(self.waiting.is_empty() && ends.all_done(Instant::now()))
+        Ok(self.starts.is_empty() && ends.all_done(Instant::now()))
     }
 
     /// With `--timeout`: gives up when nothing was written for that long and something is being waited for.

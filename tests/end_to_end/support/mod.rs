@@ -1,10 +1,12 @@
-//! What the tests stand on: topics of a real Kafka, a local BigQuery, and the built binary as a process.
+//! What the tests stand on: topics of a real Kafka, tables in a real PostgreSQL, a local BigQuery, and the built binary
+//! as a process.
 
 pub(crate) mod bigquery;
 pub(crate) mod events;
 pub(crate) mod kafka;
 pub(crate) mod pipeline;
 pub(crate) mod process;
+pub(crate) mod tables;
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -15,6 +17,7 @@ pub(crate) use events::{Event, bad_events, event, events, ids, numbers};
 pub(crate) use kafka::{Codec, Kafka, Topic};
 pub(crate) use pipeline::{Pipeline, SHORT_SESSION, start_all};
 pub(crate) use process::{Ended, Running, Signal, txconnect};
+pub(crate) use tables::Tables;
 
 /// Nothing that a test waits for takes this long: who waits longer has found a hanging program.
 pub(crate) const LIMIT: Duration = Duration::from_secs(90);

@@ -6,7 +6,7 @@ use tempfile::TempDir;
 
 use super::bigquery::{DATASET, PROJECT};
 use super::events::SCHEMA;
-use super::{BigQuery, Ended, Kafka, Running, Topic, txconnect, unique};
+use super::{BigQuery, Ended, Kafka, Running, Tables, Topic, txconnect, unique};
 
 /// For members that die: a group misses them only when their session is over.
 pub(crate) const SHORT_SESSION: &str = "properties: { session.timeout.ms: 2000, heartbeat.interval.ms: 300 }";
@@ -22,15 +22,24 @@ pub(crate) struct Pipeline {
     sink_settings: Vec<String>,
     batch: String,
     blocks: Vec<String>,
-    emulator: Option<String>,
+    environment: Vec<(&'static str, String)>,
 }
 
 impl Pipeline {
     /// Reads `topics` into tables of the same names.
     pub(crate) fn into_bigquery(kafka: &Kafka, bigquery: &BigQuery, topics: &[&Topic<'_>]) -> Self {
         let mut pipeline = Self::new(kafka.brokers(), &names(topics), "bigquery");
-        pipeline.emulator = Some(bigquery.address());
+        pipeline.environment.push(("BIGQUERY_EMULATOR_HOST", bigquery.address()));
         pipeline.sink_settings = vec![format!("project: {PROJECT}"), format!("dataset: {DATASET}")];
+        pipeline.with("validate: { schema: schemas/event.json }")
+    }
+
+    /// Reads `topics` into tables of the same names, exactly once.
+    pub(crate) fn into_postgres(kafka: &Kafka, tables: &Tables, topics: &[&Topic<'_>]) -> Self {
+        let mut pipeline = Self::new(kafka.brokers(), &names(topics), "postgres");
+        pipeline.environment.push(("PG_URL", tables.url().to_owned()));
+        pipeline.sink_settings =
+            vec!["url: \"${PG_URL}\"".to_owned(), format!("schema: {}", tables.schema())];
         pipeline.with("validate: { schema: schemas/event.json }")
     }
 
@@ -54,7 +63,7 @@ impl Pipeline {
             sink_settings: Vec::new(),
             batch: "{ rows: 500, linger: 50ms }".to_owned(),
             blocks: Vec::new(),
-            emulator: None,
+            environment: Vec::new(),
         }
     }
 
@@ -88,6 +97,24 @@ impl Pipeline {
     /// Bad records go to `<topic>.dead-letters`.
     pub(crate) fn with_dead_letters(self) -> Self {
         self.with("dead_letters: { topic: \"{topic}.dead-letters\" }")
+    }
+
+    /// Sets a variable of its process, in place of the one it had.
+    pub(crate) fn environment(mut self, name: &'static str, value: &str) -> Self {
+        self.environment.retain(|(known, _)| *known != name);
+        self.environment.push((name, value.to_owned()));
+        self
+    }
+
+    /// The same name as another one's: its positions and its group.
+    pub(crate) fn named(self, name: &str) -> Self {
+        Self { name: name.to_owned(), ..self }
+    }
+
+    /// Replaces the schema of the events.
+    pub(crate) fn event_schema(self, schema: &str) -> Self {
+        std::fs::write(self.folder.path().join("schemas/event.json"), schema).unwrap();
+        self
     }
 
     pub(crate) fn name(&self) -> &str {
@@ -136,8 +163,8 @@ pub(crate) fn start_all(pipelines: &[&Pipeline], arguments: &[&str]) -> Running 
     command.arg("run");
     for pipeline in pipelines {
         command.arg(pipeline.write());
-        if let Some(address) = &pipeline.emulator {
-            command.env("BIGQUERY_EMULATOR_HOST", address);
+        for (name, value) in &pipeline.environment {
+            command.env(name, value);
         }
     }
     Running::start(command.args(arguments))

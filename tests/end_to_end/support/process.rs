@@ -14,6 +14,8 @@ pub(crate) fn txconnect() -> Command {
     command.current_dir(repository()).stdin(Stdio::null()).env("NO_COLOR", "1");
     for variable in [
         "KAFKA_BROKERS",
+        "PG_URL",
+        "PGBOUNCER_URL",
         "GCP_PROJECT",
         "BIGQUERY_DATASET",
         "BIGQUERY_EMULATOR_HOST",

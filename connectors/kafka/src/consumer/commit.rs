@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use rdkafka::TopicPartitionList;
 use rdkafka::topic_partition_list::Offset;
 use rdkafka::types::RDKafkaErrorCode as Code;
 use txconnect_connector_api::TopicPartition;
@@ -107,7 +108,6 @@ impl Consumer {
     ///
     /// `token` must not be in use by a commit without an answer. A commit without positions is refused.
     pub fn commit(&self, token: u64, positions: &[CommitPosition]) -> Result<(), KafkaError> {
-        let refused = |cause: String| KafkaError::Other { what: "committing".to_owned(), cause };
         let native_token =
             usize::try_from(token).map_err(|_| refused(format!("the number {token} is too large")))?;
         if positions.is_empty() {
@@ -116,20 +116,7 @@ impl Consumer {
         if self.unanswered.borrow().contains_key(&token) {
             return Err(refused(format!("the commit {token} has no answer yet")));
         }
-        let list = list_of(
-            positions.iter().map(|position| (&position.partition, Offset::Offset(position.next_offset))),
-        )?;
-        for (position, mut element) in positions.iter().zip(list.elements()) {
-            let Some(metadata) = &position.metadata else { continue };
-            if metadata.len() > LONGEST_METADATA {
-                return Err(refused(format!(
-                    "the metadata of {} has {} bytes, brokers take {LONGEST_METADATA}",
-                    position.partition,
-                    metadata.len()
-                )));
-            }
-            element.set_metadata(metadata);
-        }
+        let list = list_of_positions(positions)?;
         self.handle
             .commit(&list, &self.replies, native_token)
             .map_err(|failure| self.failed(&failure, "committing", None))?;
@@ -184,6 +171,29 @@ impl Consumer {
             })
             .collect()
     }
+}
+
+/// The list of positions as the client takes it, metadata included.
+pub(super) fn list_of_positions(positions: &[CommitPosition]) -> Result<TopicPartitionList, KafkaError> {
+    let list = list_of(
+        positions.iter().map(|position| (&position.partition, Offset::Offset(position.next_offset))),
+    )?;
+    for (position, mut element) in positions.iter().zip(list.elements()) {
+        let Some(metadata) = &position.metadata else { continue };
+        if metadata.len() > LONGEST_METADATA {
+            return Err(refused(format!(
+                "the metadata of {} has {} bytes, brokers take {LONGEST_METADATA}",
+                position.partition,
+                metadata.len()
+            )));
+        }
+        element.set_metadata(metadata);
+    }
+    Ok(list)
+}
+
+fn refused(cause: String) -> KafkaError {
+    KafkaError::Other { what: "committing".to_owned(), cause }
 }
 
 /// What became of one partition: its own error, else that of the whole commit.

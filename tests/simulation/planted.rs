@@ -1,0 +1,154 @@
+//! Bugs that are planted into the simulated runtime or into the models, to show that the simulation finds them.
+
+use crate::plan::Protocol;
+
+/// A planted bug. Nothing of production code is changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Bug {
+    FinishedBeforeWritten,
+    FinishedBeforeDeadLettered,
+    RefusedRowsForgotten,
+    UnansweredWriteTakenForSuccess,
+    CommitOfALostPartition,
+    ReleasedBeforeTheLastCommit,
+    LostCommitTakenForStored,
+    PositionOfTheFurthestSpan,
+    RecordsOfAnOlderAssignment,
+    TakenBeforeTheLaneKnows,
+    GivenUpSpansFinished,
+    SpansOfAnOlderAssignmentFinish,
+    NoEpoch,
+    NoExpectedPosition,
+    RowsAndPositionsApart,
+    PositionsBeforeRows,
+    DeadLettersAfterTheTransaction,
+    DoubtTakenForSuccess,
+    DoubtTakenForFailure,
+    PlainSelectInDoubt,
+    TakeOverDoesNotWait,
+    ResumedAtTheGroupsPosition,
+    FencedFlushWrittenAnyway,
+    RefusalOfAFormerOwner,
+    StoppedSessionsStay,
+    GroupAheadOfTheSink,
+}
+
+impl Bug {
+    /// Every bug, where it can be seen, and what it is in plain words.
+    pub(crate) const ALL: [(Self, Protocol, &'static str); 26] = [
+        (
+            Self::FinishedBeforeWritten,
+            Protocol::AtLeastOnce,
+            "the position moves when a flush is handed over",
+        ),
+        (
+            Self::FinishedBeforeDeadLettered,
+            Protocol::AtLeastOnce,
+            "the position moves before the dead letters are confirmed",
+        ),
+        (
+            Self::RefusedRowsForgotten,
+            Protocol::AtLeastOnce,
+            "rows that the sink refuses are cut out and not dead-lettered",
+        ),
+        (
+            Self::UnansweredWriteTakenForSuccess,
+            Protocol::AtLeastOnce,
+            "a write without an answer is taken for a success",
+        ),
+        (
+            Self::CommitOfALostPartition,
+            Protocol::AtLeastOnce,
+            "a commit is sent for a partition that was just lost",
+        ),
+        (
+            Self::ReleasedBeforeTheLastCommit,
+            Protocol::AtLeastOnce,
+            "a partition is given back before its last commit is answered",
+        ),
+        (
+            Self::LostCommitTakenForStored,
+            Protocol::AtLeastOnce,
+            "a commit without an answer is taken for stored",
+        ),
+        (
+            Self::PositionOfTheFurthestSpan,
+            Protocol::AtLeastOnce,
+            "the end of the furthest finished span is committed, with gaps before it",
+        ),
+        (
+            Self::RecordsOfAnOlderAssignment,
+            Protocol::AtLeastOnce,
+            "a lane goes on with records that it took under an older assignment",
+        ),
+        (
+            Self::TakenBeforeTheLaneKnows,
+            Protocol::AtLeastOnce,
+            "records that come before the lane knows their partition are dropped",
+        ),
+        (
+            Self::GivenUpSpansFinished,
+            Protocol::AtLeastOnce,
+            "what a drain gives up is dropped, and committed",
+        ),
+        (
+            Self::SpansOfAnOlderAssignmentFinish,
+            Protocol::AtLeastOnce,
+            "spans of an older assignment count for the new one",
+        ),
+        (Self::NoEpoch, Protocol::OffsetsInSink, "transactions do not check the epoch"),
+        (
+            Self::NoExpectedPosition,
+            Protocol::OffsetsInSink,
+            "transactions do not check the position that they expect",
+        ),
+        (
+            Self::RowsAndPositionsApart,
+            Protocol::OffsetsInSink,
+            "rows are committed first, positions in a second transaction",
+        ),
+        (
+            Self::PositionsBeforeRows,
+            Protocol::OffsetsInSink,
+            "positions are committed first, rows in a second transaction",
+        ),
+        (
+            Self::DeadLettersAfterTheTransaction,
+            Protocol::OffsetsInSink,
+            "the transaction commits before the dead letters are confirmed",
+        ),
+        (Self::DoubtTakenForSuccess, Protocol::OffsetsInSink, "a commit in doubt is taken for durable"),
+        (
+            Self::DoubtTakenForFailure,
+            Protocol::OffsetsInSink,
+            "a commit in doubt is repeated without asking, and positions are not checked",
+        ),
+        (
+            Self::PlainSelectInDoubt,
+            Protocol::OffsetsInSink,
+            "a commit in doubt is looked up by a plain SELECT, and positions are not checked",
+        ),
+        (Self::TakeOverDoesNotWait, Protocol::OffsetsInSink, "a take-over does not wait for the row's lock"),
+        (
+            Self::ResumedAtTheGroupsPosition,
+            Protocol::OffsetsInSink,
+            "reading resumes at the group's position, not at the sink's",
+        ),
+        (
+            Self::FencedFlushWrittenAnyway,
+            Protocol::OffsetsInSink,
+            "a fenced flush takes over and writes its rows all the same",
+        ),
+        (
+            Self::RefusalOfAFormerOwner,
+            Protocol::OffsetsInSink,
+            "rows that the server refuses to a former owner are dead-lettered",
+        ),
+        (Self::StoppedSessionsStay, Protocol::OffsetsInSink, "sessions of stopped owners are not ended"),
+        (
+            Self::GroupAheadOfTheSink,
+            Protocol::OffsetsInSink,
+            "the group's position moves before the transaction commits",
+        ),
+    ];
+}

@@ -1,0 +1,378 @@
+//! One world: processes, what is outside them, and a seed that decides what happens next.
+
+use crate::database::Database;
+use crate::dice::Dice;
+use crate::group::Group;
+use crate::letters::DeadLetters;
+use crate::plan::{Mood, Plan, Protocol};
+use crate::planted::Bug;
+use crate::process::{Life, Outside, Process};
+use crate::truth::{Kind, Truth};
+use crate::witness::{Happening, Witness};
+
+/// After so many steps of calm something stands still for ever. Few worlds need a tenth of it.
+const PATIENCE: u64 = 60_000;
+
+pub(crate) struct World {
+    outside: Outside,
+    processes: Vec<Process>,
+    /// Everybody was asked to stop, and nobody comes any more.
+    ending: bool,
+    seed: u64,
+}
+
+impl World {
+    /// Lives through a whole world and answers what its witness saw.
+    pub(crate) fn run(seed: u64, protocol: Protocol, bug: Option<Bug>, with_story: bool) -> Verdict {
+        let mut dice = Dice::seeded(seed);
+        let plan = Plan::thrown(&mut dice, protocol, bug);
+        let outside = Outside {
+            truth: Truth::new(&plan),
+            group: Group::new(&plan),
+            database: Database::new(&plan),
+            letters: DeadLetters::default(),
+            witness: Witness::new(with_story),
+            calm: false,
+            dice,
+            plan,
+        };
+        let mut world = Self { outside, processes: Vec::new(), ending: false, seed };
+        world.live();
+        Verdict { seed: world.seed, protocol, plan: world.outside.plan, witness: world.outside.witness }
+    }
+
+    fn live(&mut self) {
+        self.start();
+        for _ in 0..self.outside.plan.steps {
+            if self.outside.dice.percent(4) {
+                self.produce();
+            }
+            let chance = match self.outside.plan.mood {
+                Mood::Gentle => 5,
+                Mood::Wild => 15,
+                Mood::Stormy => 45,
+            };
+            if self.outside.dice.within(0, 999) < chance {
+                self.fault();
+            }
+            self.step();
+            if self.is_condemned() {
+                return;
+            }
+        }
+        self.outside.calm = true;
+        self.outside.database.down = false;
+        // Whoever is frozen stays so: the others must get on without it.
+        self.come_to_rest("the calm");
+        // Then the zombies wake up.
+        for index in 0..self.processes.len() {
+            self.thaw(index);
+        }
+        self.come_to_rest("the calm after the zombies woke up");
+        self.ending = true;
+        for process in &mut self.processes {
+            process.stop();
+        }
+        self.settle("the end", |world| world.processes.iter().all(|process| process.life == Life::Dead));
+        let Outside { truth, witness, .. } = &mut self.outside;
+        truth.judge(witness);
+    }
+
+    fn is_condemned(&self) -> bool {
+        !self.outside.witness.faults().is_empty()
+    }
+
+    /// Records come once more to every partition, and everything must come to its end.
+    fn come_to_rest(&mut self, when: &str) {
+        for partition in 0..self.outside.plan.partitions {
+            self.outside.truth.produce(partition, Some(Kind::Good));
+        }
+        self.settle(when, Self::is_at_rest);
+    }
+
+    fn settle(&mut self, when: &str, rests: impl Fn(&Self) -> bool) {
+        for _ in 0..PATIENCE {
+            if self.is_condemned() {
+                return;
+            }
+            if rests(self) {
+                return;
+            }
+            self.expire_the_absent();
+            let works = |process: &Process| process.life == Life::Running && !process.stopping;
+            if !self.ending && !self.processes.iter().any(works) {
+                self.start();
+            }
+            self.step();
+        }
+        let positions: Vec<String> = (0..self.outside.plan.partitions)
+            .map(|partition| {
+                format!(
+                    "partition {partition} ends at {}, the group stands at {:?}, the sink at {:?}",
+                    self.outside.truth.end(partition),
+                    self.outside.group.committed(partition),
+                    self.outside.database.position(partition),
+                )
+            })
+            .collect();
+        self.outside.witness.fault(format!("in {when} nothing comes to its end: {}", positions.join("; ")));
+    }
+
+    fn is_written(&self) -> bool {
+        (0..self.outside.plan.partitions).all(|partition| {
+            let end = self.outside.truth.end(partition);
+            let in_sink = self.outside.database.position(partition).map(|(_, position)| position);
+            !self.outside.exactly() || in_sink == Some(end)
+        })
+    }
+
+    /// Whether everything is read, written and committed.
+    fn is_at_rest(&self) -> bool {
+        (0..self.outside.plan.partitions).all(|partition| {
+            self.outside.group.committed(partition) == Some(self.outside.truth.end(partition))
+        }) && self.is_written()
+            && self.processes.iter().all(Process::is_idle)
+    }
+
+    fn expire_the_absent(&mut self) {
+        let absent = |process: &usize| self.processes[*process].life != Life::Running;
+        let found = self.outside.group.processes().find(absent);
+        if let Some(process) = found {
+            let Outside { group, dice, witness, .. } = &mut self.outside;
+            group.drop_member(process, dice, witness);
+        }
+    }
+
+    /// One moment somewhere.
+    fn step(&mut self) {
+        self.outside.witness.step += 1;
+        let Outside { group, database, letters, truth, dice, witness, .. } = &mut self.outside;
+        match dice.within(0, 9) {
+            0 => {
+                let stored = group.serve(dice, truth, witness);
+                self.check_group_behind_sink(&stored);
+            }
+            1 => letters.serve(dice.index(1 << 16), truth, witness),
+            2 | 3 => {
+                database.serve(dice, truth, witness);
+                self.check_beliefs();
+            }
+            _ => {
+                let running: Vec<usize> = (0..self.processes.len())
+                    .filter(|index| self.processes[*index].life == Life::Running)
+                    .collect();
+                if let Some(index) = dice.one_of(&running) {
+                    self.processes[index].step(&mut self.outside);
+                    self.check_beliefs();
+                }
+            }
+        }
+    }
+
+    /// Where the sink keeps the positions, the group's are never ahead of them.
+    fn check_group_behind_sink(&mut self, stored: &[(usize, i64)]) {
+        if !self.outside.exactly() {
+            return;
+        }
+        for (partition, position) in stored {
+            let in_sink = self.outside.database.position(*partition).map_or(0, |(_, position)| position);
+            if *position > in_sink && !self.outside.database.was_edited(*partition) {
+                self.outside.witness.fault(format!(
+                    "the group's position of partition {partition} is {position}, ahead of the sink's {in_sink}"
+                ));
+            }
+        }
+    }
+
+    fn check_beliefs(&mut self) {
+        for process in self.processes.iter().filter(|process| process.life != Life::Dead) {
+            process.check_beliefs(&mut self.outside);
+        }
+    }
+
+    fn produce(&mut self) {
+        let partition = self.outside.dice.index(self.outside.plan.partitions);
+        for _ in 0..self.outside.dice.within(1, 6) {
+            let kind = match self.outside.dice.within(0, 99) {
+                0..=6 => None,
+                7..=11 => Some(Kind::Refused),
+                12..=16 => Some(Kind::Broken),
+                17..=21 => Some(Kind::Filtered),
+                _ => Some(Kind::Good),
+            };
+            self.outside.truth.produce(partition, kind);
+        }
+    }
+
+    fn start(&mut self) {
+        let number = self.processes.len();
+        self.outside.witness.tell(|| format!("process {number} starts"));
+        self.processes.push(Process::new(number, &self.outside.plan));
+    }
+
+    fn those(&self, life: Life) -> Vec<usize> {
+        (0..self.processes.len()).filter(|index| self.processes[*index].life == life).collect()
+    }
+
+    /// Something happens to a process, a connection, a server or a position.
+    fn fault(&mut self) {
+        let running = self.those(Life::Running);
+        let alive = running.len() + self.those(Life::Frozen).len();
+        let chosen = self.outside.dice.one_of(&running);
+        if self.outside.plan.mood == Mood::Gentle || self.outside.dice.percent(25) {
+            return match (self.outside.dice.within(0, 3), chosen) {
+                (0, Some(index)) if running.len() > 1 => {
+                    self.outside.witness.tell(|| format!("process {index} is asked to stop"));
+                    self.processes[index].stop();
+                }
+                (1, _) => {
+                    let Outside { group, dice, witness, .. } = &mut self.outside;
+                    group.rebalance(dice, witness);
+                }
+                _ if alive < self.outside.plan.processes => self.start(),
+                _ => {}
+            };
+        }
+        match (self.outside.dice.within(0, 15), chosen) {
+            (0..=2, Some(index)) => self.kill(index),
+            (3 | 4, Some(index)) => {
+                self.outside.witness.count(Happening::Freeze);
+                self.outside.witness.tell(|| format!("process {index} is frozen"));
+                self.processes[index].life = Life::Frozen;
+            }
+            (5, _) => {
+                if let Some(index) = self.outside.dice.one_of(&self.those(Life::Frozen)) {
+                    self.thaw(index);
+                }
+            }
+            (6, _) => {
+                if let Some(index) = self.outside.dice.one_of(&self.those(Life::Frozen)) {
+                    self.kill(index);
+                }
+            }
+            (7 | 8, _) => {
+                // Most often somebody who is absent; sometimes a member that was only slow.
+                let processes: Vec<usize> = self.outside.group.processes().collect();
+                let absent: Vec<usize> = processes
+                    .iter()
+                    .filter(|process| self.processes[**process].life != Life::Running)
+                    .copied()
+                    .collect();
+                let from = if absent.is_empty() { &processes } else { &absent };
+                let Outside { group, dice, witness, .. } = &mut self.outside;
+                if let Some(process) = dice.one_of(from) {
+                    group.drop_member(process, dice, witness);
+                }
+            }
+            (9 | 10, _) => {
+                let Outside { database, dice, witness, .. } = &mut self.outside;
+                database.cut(dice, witness);
+            }
+            (11, _) => {
+                let Outside { database, witness, dice, .. } = &mut self.outside;
+                if database.down {
+                    database.down = false;
+                    witness.tell(|| "the database is back".to_owned());
+                } else {
+                    database.restart(witness);
+                    database.down = dice.percent(50);
+                }
+            }
+            (12, _) => {
+                let Outside { group, dice, witness, .. } = &mut self.outside;
+                group.lose(dice, witness);
+            }
+            (13, _) => {
+                let Outside { letters, dice, witness, .. } = &mut self.outside;
+                letters.lose(dice.index(1 << 16), witness);
+            }
+            (14, _) => self.meddle(),
+            _ => {
+                self.outside.database.down = false;
+                if alive < self.outside.plan.processes {
+                    self.start();
+                }
+            }
+        }
+    }
+
+    fn kill(&mut self, index: usize) {
+        let process = &mut self.processes[index];
+        let committing = process.is_in_mid_commit();
+        self.outside.witness.count(Happening::Crash);
+        if committing {
+            self.outside.witness.count(Happening::CrashInCommit);
+        }
+        self.outside.witness.tell(|| format!("process {index} is killed"));
+        process.die(&mut self.outside);
+    }
+
+    fn thaw(&mut self, index: usize) {
+        if self.processes[index].life != Life::Frozen {
+            return;
+        }
+        self.processes[index].life = Life::Running;
+        if !self.outside.group.processes().any(|process| process == index) {
+            self.outside.witness.count(Happening::ZombieWakes);
+        }
+        self.outside.witness.tell(|| format!("process {index} goes on"));
+    }
+
+    /// Other tools and hands set positions.
+    fn meddle(&mut self) {
+        let partition = self.outside.dice.index(self.outside.plan.partitions);
+        let Outside { group, database, truth, dice, witness, plan, .. } = &mut self.outside;
+        if group.is_empty() && dice.percent(70) {
+            // Only backwards: what another tool skips in at-least-once is skipped.
+            let stands = group.committed(partition).unwrap_or(0);
+            let position = dice.within(0, u64::try_from(stands).unwrap());
+            let position = dice.percent(80).then(|| i64::try_from(position).unwrap());
+            group.reset(partition, position, witness);
+        } else if plan.protocol == Protocol::OffsetsInSink
+            && !plan.unique
+            && let Some((first, next)) = database.edit(partition, dice, witness)
+        {
+            truth.want_again(partition, first, next);
+        }
+    }
+}
+
+/// How a world ended.
+pub(crate) struct Verdict {
+    pub(crate) seed: u64,
+    protocol: Protocol,
+    pub(crate) plan: Plan,
+    pub(crate) witness: Witness,
+}
+
+impl Verdict {
+    pub(crate) fn is_guilty(&self) -> bool {
+        !self.faults().is_empty()
+    }
+
+    /// What went wrong. In a gentle world not even a repeated row is right.
+    pub(crate) fn faults(&self) -> Vec<String> {
+        let mut faults = self.witness.faults().to_vec();
+        let repeated = self.witness.tally.of(Happening::Repeated);
+        if self.plan.mood == Mood::Gentle && repeated > 0 {
+            faults.push(format!("{repeated} rows are repeated, and members only came and went in order"));
+        }
+        faults
+    }
+
+    /// Everything that is known of a world that went wrong: it is lived through once more for its story.
+    pub(crate) fn report(&self) -> String {
+        let again = World::run(self.seed, self.protocol, self.plan.bug, true);
+        let protocol = match self.protocol {
+            Protocol::AtLeastOnce => "at_least_once",
+            Protocol::OffsetsInSink => "offsets_in_sink",
+        };
+        format!(
+            "{:?}\n{}\nWRONG: {}\nrun it again: ./dev chaos --simulate --seeds 1 --seed {} (this was {protocol})\n",
+            again.plan,
+            again.witness.story(),
+            again.faults().join("\nWRONG: "),
+            self.seed,
+        )
+    }
+}

@@ -1,0 +1,460 @@
+//! The simulated writer of a lane: dead letters, rows, positions, and what to do about every kind of error.
+
+use std::collections::VecDeque;
+
+use txconnect::delivery::{Assignment, Move, Plan as Moves, Settled, Span};
+use txconnect_connector_api::Epoch;
+
+use crate::database::{Advance, Answer, Reply, SessionId, Statement};
+use crate::letters::LetterFate;
+use crate::planted::Bug;
+use crate::process::{Outside, Process, partition_of, slot};
+use crate::source::watch;
+use crate::truth::{Partition, Place};
+use crate::witness::Happening;
+
+/// What a lane hands over.
+#[derive(Default)]
+pub(crate) struct Flush {
+    /// With the number of records that made no row and no dead letter.
+    pub(crate) spans: Vec<(Span, usize)>,
+    pub(crate) rows: Vec<Place>,
+    /// Bad records that are not confirmed as dead letters yet.
+    pub(crate) letters: Vec<Place>,
+    confirmed: Vec<Place>,
+    pub(crate) doing: Doing,
+    retried: bool,
+    look: Option<SessionId>,
+}
+
+/// Where a flush stands.
+#[derive(Default)]
+pub(crate) enum Doing {
+    #[default]
+    Planning,
+    Letter(u64),
+    Writing {
+        session: SessionId,
+        moves: Vec<Move>,
+    },
+    Committing {
+        session: SessionId,
+        moves: Vec<Move>,
+        then: Then,
+    },
+    TakingOver {
+        session: SessionId,
+    },
+    /// Everything is written, dead letters are not (only with a planted bug).
+    Late,
+}
+
+/// What follows a commit.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Then {
+    Done,
+    Positions,
+    Rows,
+}
+
+impl Flush {
+    pub(crate) fn covers(&self, partition: Partition) -> bool {
+        self.spans.iter().any(|(span, _)| partition_of(span.slot) == partition)
+    }
+
+    pub(crate) fn is_committing(&self) -> bool {
+        matches!(self.doing, Doing::Committing { .. } | Doing::TakingOver { .. })
+    }
+
+    /// Cuts out what belongs to partitions that are not ours any more.
+    pub(crate) fn cut(&mut self, gone: impl Fn(Partition) -> bool) {
+        self.spans.retain(|(span, _)| !gone(partition_of(span.slot)));
+        for places in [&mut self.rows, &mut self.letters, &mut self.confirmed] {
+            places.retain(|place| !gone(place.partition));
+        }
+    }
+
+    fn covered(&self) -> Vec<Span> {
+        self.spans.iter().map(|(span, _)| *span).collect()
+    }
+
+    /// Every record of a span is accounted for.
+    fn check_books(&self, span: &Span, filtered: usize, outside: &mut Outside) {
+        let partition = partition_of(span.slot);
+        let of_it = |places: &[Place]| places.iter().filter(|place| place.partition == partition).count();
+        let counted = of_it(&self.rows) + of_it(&self.confirmed) + of_it(&self.letters) + filtered;
+        let read = outside.truth.records_in(partition, span.first, span.next);
+        if counted != read {
+            outside.witness.fault(format!(
+                "the books do not balance: {span:?} has {read} records, and {counted} are accounted for"
+            ));
+        }
+    }
+}
+
+impl Process {
+    /// One moment of one of the flushes that are on their way.
+    pub(crate) fn writer_step(&mut self, lane: usize, outside: &mut Outside) {
+        let running = self.lanes[lane].running.len();
+        if running == 0 {
+            return;
+        }
+        let mut flush = self.lanes[lane].running.remove(outside.dice.index(running));
+        if !self.move_on(&mut flush, outside) {
+            // Within a lane flushes may finish in any order, so their order here says nothing.
+            self.lanes[lane].running.push(flush);
+        }
+    }
+
+    /// Answers whether the flush is through.
+    fn move_on(&mut self, flush: &mut Flush, outside: &mut Outside) -> bool {
+        match std::mem::take(&mut flush.doing) {
+            Doing::Planning => return self.plan(flush, outside),
+            Doing::Letter(id) => match outside.letters.fate(id) {
+                LetterFate::Waiting => flush.doing = Doing::Letter(id),
+                LetterFate::Lost => {}
+                LetterFate::Confirmed => {
+                    // Unless its partition was cut out meanwhile.
+                    if let Some(letter) = flush.letters.pop() {
+                        flush.confirmed.push(letter);
+                    }
+                }
+            },
+            Doing::Late if flush.letters.is_empty() => return true,
+            Doing::Late => match flush.letters.pop() {
+                // The confirmation of what comes after everything else interests nobody.
+                Some(place) => {
+                    outside.letters.send(place);
+                    flush.doing = Doing::Late;
+                }
+                None => return true,
+            },
+            Doing::Writing { session, moves } => self.written(flush, session, moves, outside),
+            Doing::Committing { session, moves, then } => {
+                return self.committed(flush, session, moves, then, outside);
+            }
+            Doing::TakingOver { session } => self.taken_over(flush, session, outside),
+        }
+        false
+    }
+
+    fn plan(&mut self, flush: &mut Flush, outside: &mut Outside) -> bool {
+        let late =
+            outside.has(Bug::FinishedBeforeDeadLettered) || outside.has(Bug::DeadLettersAfterTheTransaction);
+        if std::mem::take(&mut flush.retried) {
+            let commits = &self.commits;
+            let gone: Vec<Partition> = flush
+                .covered()
+                .iter()
+                .filter(|span| !commits.is_current(span.slot, span.assignment))
+                .map(|span| partition_of(span.slot))
+                .collect();
+            flush.cut(|partition| gone.contains(&partition));
+        }
+        if !late && let Some(letter) = flush.letters.last() {
+            flush.doing = Doing::Letter(outside.letters.send(*letter));
+            return false;
+        }
+        let moves = match &self.sink {
+            None => Vec::new(),
+            Some(sink) => match sink.plan(&flush.covered()) {
+                Moves::Write(moves) => moves,
+                Moves::Drop(gone) => {
+                    flush.cut(|partition| gone.contains(&slot(partition)));
+                    return false;
+                }
+                Moves::TakeOver(doubtful) => {
+                    let partitions = doubtful.into_iter().map(partition_of).collect();
+                    self.ask_in_doubt(flush, partitions, outside);
+                    return false;
+                }
+                Moves::Broken { reason } => {
+                    outside.witness.fault(format!("process {} fails: {reason}", self.number));
+                    return true;
+                }
+            },
+        };
+        if flush.rows.is_empty() && moves.is_empty() {
+            return self.finish(flush, outside);
+        }
+        if moves.is_empty() {
+            let flight = vec![Statement::Rows(flush.rows.clone()), Statement::Commit];
+            match outside.database.open(self.number, flight) {
+                None => flush.retried = true,
+                Some(session) => flush.doing = Doing::Committing { session, moves, then: Then::Done },
+            }
+            return false;
+        }
+        let first = if outside.has(Bug::PositionsBeforeRows) {
+            vec![advance(&moves), Statement::Commit]
+        } else if outside.has(Bug::RowsAndPositionsApart) {
+            vec![Statement::Rows(flush.rows.clone()), Statement::Commit]
+        } else {
+            vec![Statement::Rows(flush.rows.clone())]
+        };
+        let Some(session) = outside.database.open(self.number, first) else {
+            flush.retried = true;
+            return false;
+        };
+        flush.doing = if outside.has(Bug::PositionsBeforeRows) {
+            Doing::Committing { session, moves, then: Then::Rows }
+        } else if outside.has(Bug::RowsAndPositionsApart) {
+            Doing::Committing { session, moves, then: Then::Positions }
+        } else {
+            Doing::Writing { session, moves }
+        };
+        false
+    }
+
+    /// The rows are with the server; positions and COMMIT follow in one flight, of which a part may be sent later.
+    fn written(&mut self, flush: &mut Flush, session: SessionId, moves: Vec<Move>, outside: &mut Outside) {
+        match outside.database.answer(session) {
+            Answer::Waiting if outside.patience_ends(1) => {
+                outside.database.close(session);
+                flush.retried = true;
+            }
+            Answer::Waiting => {
+                watch(session, &mut flush.look, outside);
+                flush.doing = Doing::Writing { session, moves };
+            }
+            Answer::Reply(Reply::Refused(refused)) => {
+                outside.database.close(session);
+                // To a former owner the server refuses keys that the new one has written: good records.
+                let missed = outside.database.missed(&advances(&moves));
+                if missed.is_empty() || outside.has(Bug::RefusalOfAFormerOwner) {
+                    refuse(flush, &refused, outside);
+                } else {
+                    self.fence(flush, &missed, outside);
+                }
+            }
+            Answer::Reply(_) => {
+                let late = if outside.dice.percent(20) { 1 } else { 0 };
+                let flight = VecDeque::from([advance(&moves), Statement::Commit]);
+                outside.database.send(session, flight, late);
+                flush.doing = Doing::Committing { session, moves, then: Then::Done };
+            }
+            Answer::Gone => flush.retried = true,
+        }
+    }
+
+    fn committed(
+        &mut self,
+        flush: &mut Flush,
+        session: SessionId,
+        moves: Vec<Move>,
+        then: Then,
+        outside: &mut Outside,
+    ) -> bool {
+        match outside.database.answer(session) {
+            Answer::Waiting | Answer::Reply(Reply::RowsIn) => {
+                watch(session, &mut flush.look, outside);
+                flush.doing = Doing::Committing { session, moves, then };
+                return false;
+            }
+            Answer::Reply(Reply::Committed) => {
+                outside.database.close(session);
+                let second = match then {
+                    Then::Done => return self.finish(flush, outside),
+                    Then::Positions => advance(&moves),
+                    Then::Rows => Statement::Rows(flush.rows.clone()),
+                };
+                if let Some(session) = outside.database.open(self.number, vec![second, Statement::Commit]) {
+                    flush.doing = Doing::Committing { session, moves, then: Then::Done };
+                }
+            }
+            Answer::Reply(Reply::Refused(refused)) => {
+                outside.database.close(session);
+                refuse(flush, &refused, outside);
+            }
+            Answer::Reply(Reply::Fenced(missed)) => {
+                outside.database.close(session);
+                self.fence(flush, &missed, outside);
+            }
+            Answer::Reply(Reply::Taken(_)) => {
+                outside.witness.fault("a commit was answered by a take-over".to_owned())
+            }
+            Answer::Gone if self.sink.is_none() => {
+                if outside.has(Bug::UnansweredWriteTakenForSuccess) {
+                    return self.finish(flush, outside);
+                }
+                flush.retried = true;
+            }
+            Answer::Gone => return self.doubt(flush, outside),
+        }
+        false
+    }
+
+    /// The connection broke after the commit was asked for.
+    fn doubt(&mut self, flush: &mut Flush, outside: &mut Outside) -> bool {
+        let number = self.number;
+        outside.witness.count(Happening::InDoubt);
+        outside.witness.tell(|| format!("process {number} does not know what became of its commit"));
+        if outside.has(Bug::DoubtTakenForSuccess) {
+            return self.finish(flush, outside);
+        }
+        flush.retried = true;
+        if outside.has(Bug::DoubtTakenForFailure) {
+            return false;
+        }
+        let spans = flush.covered();
+        if let Some(sink) = &mut self.sink {
+            sink.in_doubt(&spans);
+        }
+        let current = spans.iter().filter(|span| self.commits.is_current(span.slot, span.assignment));
+        let doubtful: Vec<Partition> = current.map(|span| partition_of(span.slot)).collect();
+        self.doubtful.extend(doubtful);
+        false
+    }
+
+    fn ask_in_doubt(&mut self, flush: &mut Flush, partitions: Vec<Partition>, outside: &mut Outside) {
+        if outside.has(Bug::PlainSelectInDoubt) {
+            let read: Vec<_> = partitions
+                .into_iter()
+                .filter_map(|number| outside.database.position(number).map(|(_, next)| (number, None, next)))
+                .collect();
+            self.settle(flush, &read, outside);
+            return;
+        }
+        match outside.database.open(self.number, vec![Statement::TakeOver(partitions)]) {
+            None => flush.retried = true,
+            Some(session) => flush.doing = Doing::TakingOver { session },
+        }
+    }
+
+    fn taken_over(&mut self, flush: &mut Flush, session: SessionId, outside: &mut Outside) {
+        match outside.database.answer(session) {
+            Answer::Waiting if outside.patience_ends(2) => {
+                outside.database.close(session);
+                flush.retried = true;
+            }
+            Answer::Waiting => {
+                watch(session, &mut flush.look, outside);
+                flush.doing = Doing::TakingOver { session };
+            }
+            Answer::Reply(Reply::Taken(taken)) => {
+                outside.database.close(session);
+                let taken: Vec<_> =
+                    taken.into_iter().map(|(number, epoch, next)| (number, Some(epoch), next)).collect();
+                self.settle(flush, &taken, outside);
+            }
+            Answer::Reply(_) | Answer::Gone => {
+                outside.database.close(session);
+                flush.retried = true;
+            }
+        }
+    }
+
+    /// Partitions in doubt were taken over again: what stands in the sink says what became of their spans.
+    fn settle(&mut self, flush: &mut Flush, taken: &[(Partition, Option<i64>, i64)], outside: &mut Outside) {
+        for (partition, epoch, stored) in taken {
+            let Some((span, filtered)) =
+                flush.spans.iter().find(|(span, _)| partition_of(span.slot) == *partition).copied()
+            else {
+                continue;
+            };
+            let current = self.commits.is_current(span.slot, span.assignment);
+            let held = self.partitions.get_mut(partition).filter(|_| current);
+            let known = held.as_ref().map_or(0, |held| held.epoch);
+            if let (Some(held), Some(epoch)) = (held, epoch) {
+                held.epoch = *epoch;
+            }
+            let Some(sink) = &mut self.sink else { continue };
+            let settled = sink.taken_over_again(&span, Epoch(epoch.unwrap_or(known)), *stored);
+            if current {
+                self.doubtful.remove(partition);
+            }
+            let number = self.number;
+            outside
+                .witness
+                .tell(|| format!("process {number} asks about partition {partition}: {settled:?}"));
+            outside.witness.count(match settled {
+                Settled::Written => Happening::DoubtWritten,
+                Settled::NotWritten => Happening::DoubtNotWritten,
+                Settled::Elsewhere => Happening::DoubtElsewhere,
+            });
+            match settled {
+                Settled::NotWritten => {}
+                Settled::Written => {
+                    flush.check_books(&span, filtered, outside);
+                    self.finished(span, outside);
+                    flush.cut(|other| other == *partition);
+                }
+                Settled::Elsewhere => {
+                    // Nothing is believed of it any more.
+                    if let Some(held) = self.partitions.get_mut(partition).filter(|_| current) {
+                        held.epoch = 0;
+                    }
+                    self.fenced.push((*partition, span.assignment));
+                    flush.cut(|other| other == *partition);
+                }
+            }
+        }
+    }
+
+    fn fence(&mut self, flush: &mut Flush, missed: &[Partition], outside: &mut Outside) {
+        let number = self.number;
+        outside.witness.count(Happening::Fenced);
+        outside.witness.tell(|| format!("process {number} is fenced: {missed:?}"));
+        let spans: Vec<Span> =
+            flush.covered().into_iter().filter(|span| missed.contains(&partition_of(span.slot))).collect();
+        if outside.has(Bug::FencedFlushWrittenAnyway) {
+            for span in &spans {
+                let partition = partition_of(span.slot);
+                let Some((epoch, stored)) = outside.database.position(partition) else { continue };
+                if let (Some(sink), true) =
+                    (&mut self.sink, self.commits.is_current(span.slot, span.assignment))
+                {
+                    sink.started(span.slot, span.assignment, Epoch(epoch), stored, span.first);
+                }
+            }
+            return;
+        }
+        if let Some(sink) = &mut self.sink {
+            sink.fenced(&spans);
+        }
+        let assignments: Vec<(Partition, Assignment)> =
+            spans.iter().map(|span| (partition_of(span.slot), span.assignment)).collect();
+        self.fenced.extend(assignments);
+        flush.cut(|partition| missed.contains(&partition));
+    }
+
+    fn finish(&mut self, flush: &mut Flush, outside: &mut Outside) -> bool {
+        for (span, filtered) in flush.spans.clone() {
+            flush.check_books(&span, filtered, outside);
+            if !outside.has(Bug::FinishedBeforeWritten) && !outside.has(Bug::GroupAheadOfTheSink) {
+                self.finished(span, outside);
+            } else if let Some(sink) = &mut self.sink {
+                sink.written(&[span]);
+            }
+        }
+        if flush.letters.is_empty() {
+            return true;
+        }
+        flush.doing = Doing::Late;
+        false
+    }
+}
+
+fn advances(moves: &[Move]) -> Vec<Advance> {
+    let moves = moves.iter().map(|moved| Advance {
+        partition: partition_of(moved.slot),
+        epoch: moved.epoch.0,
+        from: moved.from,
+        to: moved.to,
+    });
+    moves.collect()
+}
+
+fn advance(moves: &[Move]) -> Statement {
+    Statement::Advance(advances(moves))
+}
+
+/// Takes the rows out that the sink refuses.
+fn refuse(flush: &mut Flush, refused: &[Place], outside: &Outside) {
+    flush.rows.retain(|row| !refused.contains(row));
+    if outside.has(Bug::RefusedRowsForgotten) {
+        flush.confirmed.extend_from_slice(refused);
+    } else {
+        flush.letters.extend_from_slice(refused);
+    }
+}
