@@ -157,9 +157,9 @@ impl Contender {
     fn our_command(&self, ours: Ours, place: &Place, group: &str) -> Command {
         let binary = self.settings.iter().find(|(key, _)| key == "BINARY");
         let binary = binary.map_or_else(|| place.txconnect.clone(), |(_, path)| PathBuf::from(path));
-        let mut command = if place.profile {
+        let mut command = if self.is_profiled(place) {
             let mut command = place.dying_with_us("perf");
-            command.args(["record", "--quiet", "--freq=997", "--call-graph=fp", "--output"]);
+            command.args(["record", "--quiet", "--freq=997", "--output"]);
             command.arg(place.folder.join(format!("perf-{group}.data"))).arg("--").arg(binary);
             command
         } else {
@@ -174,6 +174,11 @@ impl Contender {
             command.arg("--set").arg(format!("{key}={value}"));
         }
         command
+    }
+
+    /// Whether `perf record` watches it.
+    pub(crate) fn is_profiled(&self, place: &Place) -> bool {
+        place.profile && matches!(self.kind, Kind::Ours(_))
     }
 
     /// The table it fills.
@@ -231,7 +236,7 @@ pub(crate) struct Place {
     /// The rivals' folder; empty when there is none.
     pub(crate) rivals: PathBuf,
     pub(crate) rows: u64,
-    /// Whether ours run below `perf record`.
+    /// Whether `perf record` watches ours.
     pub(crate) profile: bool,
 }
 

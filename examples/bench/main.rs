@@ -43,11 +43,11 @@ struct Arguments {
     /// A folder with contenders/NAME.sh for other tools
     #[arg(long, env = "TXCONNECT_RIVALS", value_name = "DIR")]
     rivals: Option<PathBuf>,
-    /// Run ours below `perf record`; the profiles stay in the folder of the bench
+    /// Run ours below `perf record`; the profiles stay in target/bench
     #[arg(long)]
     profile: bool,
     /// Print who would be measured, and end
-    #[arg(long)]
+    #[arg(long, overrides_with = "list")]
     list: bool,
     #[arg(long, env = "BENCH_FOLDER", hide = true, default_value = "target/bench")]
     folder: PathBuf,

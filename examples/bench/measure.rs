@@ -135,7 +135,11 @@ impl Servers<'_> {
         }
         match contender.table() {
             Some(table) => self.look_at_rows(&mut measurement, table, &run, expected).await?,
-            None => run.output.tell(&mut measurement, expected, contender),
+            None => {
+                if let Some(output) = &run.output {
+                    output.tell(&mut measurement, expected);
+                }
+            }
         }
         if matches!(contender.kind, Kind::Ours(_)) {
             let committed = broker::committed(&place.brokers, &group)?;
@@ -177,7 +181,8 @@ struct Run {
     child: Child,
     started: Instant,
     started_at: SystemTime,
-    output: Output,
+    /// Of a contender that prints; below `perf` it is not our child, and its output is not seen.
+    output: Option<Output>,
     peak_bytes: u64,
     looked_at_family: Instant,
 }
@@ -190,16 +195,17 @@ impl Run {
         group: &str,
     ) -> Result<Self, Trouble> {
         let log = File::create(place.folder.join(format!("{group}.log")))?;
-        let output = if contender.table().is_some() { log.try_clone()?.into() } else { Stdio::null() };
+        let stdout = if contender.table().is_some() { log.try_clone()?.into() } else { Stdio::null() };
+        let prints = contender.table().is_none() && !contender.is_profiled(place);
         // A group of its own, so that it is ended with all its processes.
-        command.stdin(Stdio::null()).stdout(output).stderr(log).process_group(0);
+        command.stdin(Stdio::null()).stdout(stdout).stderr(log).process_group(0);
         let (started, started_at) = (Instant::now(), SystemTime::now());
         let child = command.spawn().map_err(|error| format!("{contender} cannot be started: {error}"))?;
         Ok(Self {
             child,
             started,
             started_at,
-            output: Output::default(),
+            output: prints.then(Output::default),
             peak_bytes: 0,
             looked_at_family: started,
         })
@@ -214,14 +220,13 @@ impl Run {
         before: &Counters,
     ) -> Result<End, Trouble> {
         let rival = matches!(contender.kind, Kind::Rival(_));
-        let prints = contender.table().is_none();
         let mut growth = Growth::of(servers.database, Table::Plain);
         let mut looked_at_table = self.started;
         loop {
-            tokio::time::sleep(if prints { LOOK_AT_OUTPUT } else { LOOK_AT_PROCESS }).await;
+            tokio::time::sleep(if self.output.is_some() { LOOK_AT_OUTPUT } else { LOOK_AT_PROCESS }).await;
             let pid = self.child.id();
-            if prints {
-                self.output.look(pid, self.started.elapsed());
+            if let Some(output) = &mut self.output {
+                output.look(pid, self.started.elapsed());
             }
             let stat = Stat::of(pid).ok_or("a contender's process is gone without having been waited for")?;
             if stat.ended {
@@ -316,12 +321,10 @@ impl Output {
         }
     }
 
-    fn tell(&self, measurement: &mut Measurement, expected: Totals, contender: &Contender) {
+    fn tell(&self, measurement: &mut Measurement, expected: Totals) {
         let (bytes, last) = self.last;
         if bytes + FIRST_OUTPUT < expected.json_bytes {
-            measurement
-                .faults
-                .push(format!("{bytes} of {} bytes printed by {contender}", expected.json_bytes));
+            measurement.faults.push(format!("{bytes} of {} bytes printed", expected.json_bytes));
         }
         measurement.took = last;
         if let Some((first_bytes, first)) = self.first {
