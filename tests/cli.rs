@@ -25,9 +25,16 @@ fn help_is_a_result_and_names_the_commands_with_examples() {
     let output = output(&["--help"]);
     assert_eq!(output.status.code(), Some(0));
     let help = text(&output.stdout);
-    for part in
-        ["run ", "check ", "publish ", "local-bigquery ", "version ", "Examples:", "Exit codes: 0 done"]
-    {
+    for part in [
+        "run ",
+        "check ",
+        "publish ",
+        "offsets ",
+        "local-bigquery ",
+        "version ",
+        "Examples:",
+        "Exit codes: 0 done",
+    ] {
         assert!(help.contains(part), "{part} is missing in:\n{help}");
     }
     assert!(output.stderr.is_empty());

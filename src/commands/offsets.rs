@@ -24,11 +24,10 @@ use txconnect_kafka::{CommitPosition, Consumer, GroupState, KafkaError, Tuning};
 use self::target::Target;
 use super::{CommandError, logging, print_result, runtime, say};
 use crate::config::{self, Pipeline};
+use crate::delivery::GROUP_NOTE;
 use crate::terminal::numbers::counted;
 use crate::terminal::progress::Screen;
 
-/// Stands beside the group's positions where the sink keeps those that count.
-const GROUP_NOTE: &str = "txconnect:offsets-in-sink";
 /// How long Kafka may take for one answer.
 const QUESTION: Duration = Duration::from_secs(10);
 /// How long a sink may take for one answer; its own deadlines come before.

@@ -74,7 +74,7 @@ impl PipelineFile {
     pub(super) const DEFAULT_MEMORY: ByteSize = ByteSize(48 << 20);
 
     /// The default of `stalled_after`.
-    pub(super) const DEFAULT_STALLED_AFTER: HumanDuration = HumanDuration(Duration::from_secs(60));
+    pub(super) const DEFAULT_STALLED_AFTER: HumanDuration = HumanDuration(Duration::from_mins(1));
 }
 
 /// A name of small letters, digits, `.`, `_` and `-`.

@@ -60,7 +60,7 @@ impl Positions {
 
     /// Somebody else has taken over some of the partitions of the last call: they leave the flush, and the source
     /// thread finds out whether they are still ours.
-    pub(super) fn fenced(&self, shared: &Shared, flush: &mut Flush, advances: &[usize]) {
+    pub(super) fn fenced(shared: &Shared, flush: &mut Flush, advances: &[usize]) {
         let mut spans: Vec<Span> =
             advances.iter().filter_map(|index| flush.spans.get(*index).map(|(span, _)| *span)).collect();
         if spans.is_empty() {
@@ -91,7 +91,7 @@ impl Positions {
             let Claimed::Taken { epoch, next_offset, .. } = answer else {
                 return Err(SinkError::fatal(
                     format!("the positions of this pipeline are gone from {}", store.place()),
-                    "restore the table, or set the positions anew with `txconnect offsets reset`",
+                    "restore the table, or set the positions anew with `txconnect offsets reset FILE --to … --yes`",
                 ));
             };
             match shared.taken_over_again(span, epoch, next_offset) {

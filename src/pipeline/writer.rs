@@ -3,6 +3,7 @@
 //! A flush leaves here in one of two ways: everything in it is durable, confirmed as a dead letter or filtered,
 //! and its spans are finished; or the pipeline has failed, and its spans stay open, so that no position passes it.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -114,9 +115,7 @@ impl WriterTask<'_> {
             match self.writer.write(&mut flush.batches, &advances).await {
                 Ok(()) => break,
                 Err(SinkError::Rejected { rows }) => self.reject(flush, &rows)?,
-                Err(SinkError::Fenced { partitions }) => {
-                    self.positions.fenced(self.shared, flush, &partitions)
-                }
+                Err(SinkError::Fenced { partitions }) => Positions::fenced(self.shared, flush, &partitions),
                 Err(error) => {
                     if let SinkError::InDoubt { .. } = &error {
                         self.shared.in_doubt(&flush.covered());
@@ -223,10 +222,10 @@ impl WriterTask<'_> {
         if cut == 0 {
             return Err(Failure::fatal("the sink refused rows without naming any", None));
         }
+        let bad: HashSet<(usize, usize)> =
+            rows.iter().map(|rejected| (rejected.batch, rejected.row)).collect();
         for (index, batch) in flush.batches.iter_mut().enumerate() {
-            batch.retain_rows(|row, _| {
-                !rows.iter().any(|rejected| rejected.batch == index && rejected.row == row)
-            });
+            batch.retain_rows(|row, _| !bad.contains(&(index, row)));
         }
         Ok(())
     }

@@ -14,15 +14,16 @@ use txconnect_connector_api::{
 use crate::blockers::Watchdog;
 use crate::config::{Delivery, PostgresConfig, TableChanges};
 use crate::connect::{ConnectionSettings, Connector, Session};
-use crate::encode::RowEncoder;
+use crate::encode::{MAX_ROW_BYTES, RowEncoder};
 use crate::offsets::{OffsetsTable, PostgresOffsets};
 use crate::plan::{TableName, TablePlan};
 use crate::statements::Table;
 use crate::table::{misfit_error, ready};
 use crate::writer::PostgresWriter;
 
-/// The largest flush. PostgreSQL takes messages of up to 1 GiB and keeps one in memory as a whole.
-const MAX_REQUEST_BYTES: usize = 16 << 20;
+/// The largest flush: what a single row may have. PostgreSQL takes messages of up to 1 GiB and keeps one in memory as a
+/// whole.
+const MAX_REQUEST_BYTES: usize = MAX_ROW_BYTES;
 
 /// The most rows of a flush; a bad one is found with about two statements for every doubling.
 const MAX_REQUEST_ROWS: usize = 200_000;

@@ -300,15 +300,15 @@ impl Source {
     fn start_in_sink(&mut self, starting: Starting, claimed: Claimed) -> Result<Placed, Failure> {
         let partition = &starting.partition;
         let place = self.offsets.as_ref().map(|store| store.place()).unwrap_or_default();
-        let name = &self.shared.name;
+        let file = self.pipeline.file.display();
         let Claimed::Taken { epoch, next_offset, topic_id, previous_owner } = claimed else {
             return Err(Failure::stopped(
                 format!(
                     "{partition}: the group says that its position is kept in {place}, but there is none"
                 ),
                 format!(
-                    "restore the table; or decide where to go on: `txconnect offsets reset {name} --to …` sets all \
-                     positions anew"
+                    "restore the table; or decide where to go on: `txconnect offsets reset {file} --to … --yes` sets \
+                     all positions anew"
                 ),
             ));
         };
@@ -321,8 +321,8 @@ impl Source {
                      {next_offset} in {place} belongs to {stored}"
                 ),
                 format!(
-                    "`txconnect offsets reset {name} --topic {} --to earliest` begins with the new topic; rows of the \
-                     old one stay",
+                    "`txconnect offsets reset {file} --topic {} --to earliest --yes` begins with the new topic; rows \
+                     of the old one stay",
                     partition.topic
                 ),
             ));
