@@ -95,7 +95,7 @@ impl Truth {
         if entry.kind != Some(Kind::Good) {
             witness.fault(format!("the sink holds a row of {place:?}, which is {:?}", entry.kind));
         }
-        if entry.rows > 0 {
+        if entry.rows >= entry.wanted {
             witness.count(Happening::Repeated);
         }
         entry.rows += 1;
