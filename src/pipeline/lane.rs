@@ -44,8 +44,16 @@ const ARENA_KEPT: usize = 1 << 20;
 
 /// What the source thread asks of a lane.
 pub(super) enum Command {
-    /// A partition is about to be read. Sent before its first record can come.
-    Assign { slot: Slot, assignment: Assignment, position: i64, partition: i32, topic: Arc<Topic> },
+    /// A partition is about to be read; answer when that is known here. A record that came before would be taken for one
+    /// of nobody, and the next span would cover it.
+    Assign {
+        slot: Slot,
+        assignment: Assignment,
+        position: i64,
+        partition: i32,
+        topic: Arc<Topic>,
+        done: SyncSender<()>,
+    },
     /// Hand over everything taken of these partitions and forget them; answer when it is on its way.
     Release { slots: Vec<Slot>, done: SyncSender<()> },
     /// Forget these partitions with everything taken of them.
@@ -227,7 +235,7 @@ impl Lane {
 
     fn obey(&mut self, command: Command) {
         match command {
-            Command::Assign { slot, assignment, position, partition, topic } => {
+            Command::Assign { slot, assignment, position, partition, topic, done } => {
                 let index = match self.topics.iter().position(|known| Arc::ptr_eq(&known.topic, &topic)) {
                     Some(index) => index,
                     None => match self.sink.encoder(&topic.name, topic.columns()) {
@@ -241,6 +249,8 @@ impl Lane {
                 self.partitions.retain(|known| known.slot != slot);
                 self.partitions.push(Origin { slot, assignment, topic: index, partition });
                 self.open.assigned(slot, assignment, position);
+                // The source thread gives up waiting only when it ends the pipeline.
+                let _ = done.try_send(());
             }
             Command::Release { slots, done } => {
                 self.close(&slots);

@@ -16,7 +16,7 @@ use txconnect_kafka::{
 };
 
 use super::leaving::lost_offsets;
-use super::{Source, kafka_failure};
+use super::{Source, TURN, kafka_failure};
 use crate::delivery::{Assignment, Event, GROUP_NOTE};
 use crate::pipeline::backoff::Backoff;
 use crate::pipeline::lane::Command;
@@ -25,6 +25,8 @@ use crate::pipeline::topic::Topic;
 
 /// How long this thread waits for the sink before it goes on serving the group.
 const MOMENT: Duration = Duration::from_millis(200);
+/// How long the lanes may take to note partitions: they are never busy with anything for so long.
+const LANES_KNOW: Duration = Duration::from_secs(30);
 /// How long a partition that somebody else has taken over rests: longer than the group takes to tell a member that it
 /// was dropped (a heartbeat, 3 s).
 const REST: Duration = Duration::from_secs(5);
@@ -376,6 +378,7 @@ impl Source {
 
     fn start(&mut self, starts: Vec<Placed>) -> Result<(), Failure> {
         let mut forwarded = Vec::with_capacity(starts.len());
+        let (done, answers) = sync_channel(starts.len());
         for Placed { starting, position, in_sink } in starts {
             let Starting { partition, group, end, .. } = starting;
             let topic = self.topic_of(&partition.topic)?;
@@ -393,9 +396,10 @@ impl Source {
             if let Some((epoch, stored)) = in_sink {
                 self.shared.taken_over(slot, assignment, epoch, stored, position);
             }
+            let (partition_number, done) = (partition.partition, done.clone());
             self.lanes.send(
                 lane,
-                Command::Assign { slot, assignment, position, partition: partition.partition, topic },
+                Command::Assign { slot, assignment, position, partition: partition_number, topic, done },
             );
             if let Some(ends) = &mut self.ends {
                 ends.started(&partition, position);
@@ -410,9 +414,34 @@ impl Source {
                 queue: self.lanes.queue(*lane),
             })
             .collect();
+        drop(done);
+        self.await_lanes(&answers, assignments.len())?;
         if !assignments.is_empty() {
             self.consumer.assign(&assignments).map_err(|error| kafka_failure(&error))?;
             self.shared.running();
+        }
+        Ok(())
+    }
+
+    /// Waits until the lanes know all partitions that are about to be read.
+    fn await_lanes(&self, answers: &Receiver<()>, wanted: usize) -> Result<(), Failure> {
+        let deadline = Instant::now() + LANES_KNOW;
+        for _ in 0..wanted {
+            loop {
+                self.shared.beat();
+                match answers.recv_timeout(TURN) {
+                    Ok(()) => break,
+                    // The lane has failed, or has ended.
+                    Err(RecvTimeoutError::Disconnected) => {
+                        let failure = self.shared.failure();
+                        return Err(failure.unwrap_or_else(|| Failure::fatal("a lane has ended early", None)));
+                    }
+                    Err(RecvTimeoutError::Timeout) if Instant::now() >= deadline => {
+                        return Err(Failure::fatal("a lane does not answer", None));
+                    }
+                    Err(RecvTimeoutError::Timeout) => {}
+                }
+            }
         }
         Ok(())
     }
