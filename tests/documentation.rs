@@ -118,6 +118,7 @@ fn every_example_of_a_pipeline_is_right() {
     let environment = |name: &str| match name {
         "GCP_PROJECT" => Some("my-project".to_owned()),
         "KAFKA_PASSWORD" => Some("secret".to_owned()),
+        "PG_URL" => Some("postgresql://localhost/database".to_owned()),
         _ => None,
     };
     let mut examples = 0;

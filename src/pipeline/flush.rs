@@ -66,6 +66,25 @@ impl Flush {
         self.dead_letters.retain(|letter| !slots.contains(&letter.slot));
     }
 
+    /// Leaves of a partition only what lies before `offset`; its tally then counts nothing but these rows.
+    pub(super) fn end_at(&mut self, slot: Slot, offset: i64) {
+        let mut rows = 0;
+        for batch in &mut self.batches {
+            batch.retain_rows(|_, row| Slot(row.source.slot) != slot || row.source.offset < offset);
+            rows += batch.rows.iter().filter(|row| Slot(row.source.slot) == slot).count() as u64;
+        }
+        let Self { dead_letters, sources, spans, .. } = self;
+        dead_letters.retain(|letter| {
+            let record = sources.iter().find_map(|records| records.find(letter.record));
+            letter.slot != slot || record.is_some_and(|record| record.offset() < offset)
+        });
+        for (span, tally) in spans.iter_mut().filter(|(span, _)| span.slot == slot) {
+            span.next = span.next.min(offset);
+            *tally = Tally { written: rows, rows, ..Tally::default() };
+        }
+        spans.retain(|(span, _)| span.next > span.first);
+    }
+
     pub(super) fn record(&self, number: u32) -> Option<RecordView<'_>> {
         self.sources.iter().find_map(|records| records.find(number))
     }
@@ -120,5 +139,37 @@ mod tests {
         assert_eq!(flush.batches[0].bytes, b"bb");
         assert_eq!(flush.spans.iter().map(|(span, _)| span.slot).collect::<Vec<_>>(), [Slot(1)]);
         assert_eq!(flush.dead_letters.iter().map(|letter| letter.slot).collect::<Vec<_>>(), [Slot(1)]);
+    }
+
+    #[test]
+    fn a_partition_that_ends_early_keeps_what_lies_before() {
+        let mut batch = Batch::new("d.t".into());
+        for (slot, offset) in [(0, 5), (1, 5), (0, 6), (0, 7)] {
+            batch.bytes.push(b'a');
+            let source = RowSource { slot, offset, record: 0 };
+            batch.rows.push(Row { end: batch.bytes.len(), source });
+        }
+        let span = |slot| {
+            let span = Span { slot: Slot(slot), assignment: Assignment(1), first: 5, next: 8 };
+            (span, Tally { read: 3, written: 3, rows: 3, ..Tally::default() })
+        };
+        let reaction = Reaction::Stop;
+        let topic = Topic {
+            name: "t".into(),
+            table: "d.t".into(),
+            format: Format::Json,
+            schema: None,
+            on_error: OnError { decode: reaction, validate: reaction, sink: reaction },
+        };
+        let memory = Memory::with_limit(1 << 20);
+        let batches = vec![(Arc::new(topic), batch)];
+        let mut flush = Flush::new(batches, vec![span(0), span(1)], Vec::new(), Vec::new(), &memory);
+        flush.end_at(Slot(0), 7);
+        assert_eq!(flush.batches[0].rows.len(), 3);
+        assert_eq!((flush.spans[0].0.next, flush.spans[0].1.written), (7, 2));
+        assert_eq!(flush.spans[1], span(1));
+        flush.end_at(Slot(0), 5);
+        assert_eq!(flush.covered(), [span(1).0]);
+        assert_eq!(flush.batches[0].rows.len(), 1);
     }
 }

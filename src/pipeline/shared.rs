@@ -193,6 +193,18 @@ impl Shared {
         self.moved.notify_all();
     }
 
+    /// Notes that the sink has taken spans that end before what was handed over. The pipeline stops there.
+    pub(crate) fn written_in_part(&self, spans: &[(Span, Tally)]) {
+        let mut delivery = self.delivery();
+        for (span, tally) in spans {
+            if let Some(in_sink) = &mut delivery.in_sink {
+                in_sink.written(&[*span]);
+                self.books.add(span.slot, *tally);
+                self.books.committed(span.slot, span.next);
+            }
+        }
+    }
+
     /// Whether the sink keeps the positions that count.
     pub(crate) fn keeps_offsets_in_sink(&self) -> bool {
         self.delivery().in_sink.is_some()

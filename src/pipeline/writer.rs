@@ -3,7 +3,7 @@
 //! A flush leaves here in one of two ways: everything in it is durable, confirmed as a dead letter or filtered,
 //! and its spans are finished; or the pipeline has failed, and its spans stay open, so that no position passes it.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -72,6 +72,13 @@ struct Retry<'a> {
     waiting: Option<Waiting<'a>>,
 }
 
+/// Rows at which the pipeline is to stop, where a flush can be written up to them.
+#[derive(Default)]
+struct Stops {
+    failure: Option<Failure>,
+    slots: Vec<Slot>,
+}
+
 struct WriterTask<'a> {
     shared: &'a Shared,
     writer: &'a dyn Writer,
@@ -98,6 +105,7 @@ impl WriterTask<'_> {
     /// letter that is not confirmed.
     async fn deliver(&self, flush: &mut Flush) -> Result<(), Failure> {
         let mut retry = Retry { backoff: Backoff::new(), reminded: Instant::now(), waiting: None };
+        let mut stops = Stops::default();
         flush.count_rows();
         loop {
             self.send_dead_letters(flush).await?;
@@ -114,7 +122,7 @@ impl WriterTask<'_> {
             }
             match self.writer.write(&mut flush.batches, &advances).await {
                 Ok(()) => break,
-                Err(SinkError::Rejected { rows }) => self.reject(flush, &rows)?,
+                Err(SinkError::Rejected { rows }) => self.reject(flush, &rows, &mut stops)?,
                 Err(SinkError::Fenced { partitions }) => Positions::fenced(self.shared, flush, &partitions),
                 Err(error) => {
                     if let SinkError::InDoubt { .. } = &error {
@@ -126,7 +134,12 @@ impl WriterTask<'_> {
         }
         drop(retry);
         self.recovered();
-        Ok(())
+        let Some(failure) = stops.failure else { return Ok(()) };
+        let (ended, whole): (Vec<_>, Vec<_>) =
+            flush.spans.iter().copied().partition(|(span, _)| stops.slots.contains(&span.slot));
+        self.shared.finished(&whole);
+        self.shared.written_in_part(&ended);
+        Err(failure)
     }
 
     /// Waits where waiting helps; otherwise the pipeline fails.
@@ -179,8 +192,9 @@ impl WriterTask<'_> {
     }
 
     /// Takes the rows out that the server refuses, and decides what becomes of each.
-    fn reject(&self, flush: &mut Flush, rows: &[RejectedRow]) -> Result<(), Failure> {
+    fn reject(&self, flush: &mut Flush, rows: &[RejectedRow], stops: &mut Stops) -> Result<(), Failure> {
         let mut cut = 0;
+        let mut ends: BTreeMap<Slot, i64> = BTreeMap::new();
         for rejected in rows {
             let Some(row) = flush.batches.get(rejected.batch).and_then(|batch| batch.rows.get(rejected.row))
             else {
@@ -206,10 +220,19 @@ impl WriterTask<'_> {
                     1
                 }
                 Reaction::Stop => {
-                    return Err(Failure::stopped(
+                    let failure = Failure::stopped(
                         format!("{place}: the sink refuses the row: {}", rejected.why),
                         "mend the record's producer or the table, or set `on_error: dead_letter` or `skip`",
-                    ));
+                    );
+                    if !self.shared.keeps_offsets_in_sink() {
+                        return Err(failure);
+                    }
+                    // Everything before the row is still written, with the positions just before it.
+                    stops.failure.get_or_insert(failure);
+                    stops.slots.push(slot);
+                    let end = ends.entry(slot).or_insert(source.offset);
+                    *end = source.offset.min(*end);
+                    0
                 }
             };
             if let Some(tally) = flush.tally(slot) {
@@ -226,6 +249,9 @@ impl WriterTask<'_> {
             rows.iter().map(|rejected| (rejected.batch, rejected.row)).collect();
         for (index, batch) in flush.batches.iter_mut().enumerate() {
             batch.retain_rows(|row, _| !bad.contains(&(index, row)));
+        }
+        for (slot, offset) in ends {
+            flush.end_at(slot, offset);
         }
         Ok(())
     }

@@ -82,10 +82,15 @@ fn pipelines_must_not_share_a_name_or_a_group_and_topic() {
 #[test]
 fn the_pipeline_files_of_the_repository_are_without_mistake() {
     let mut check = txconnect();
-    Running::start(check.args(["check", "pipelines/"]).env("GCP_PROJECT", "some-project")).wait().succeeded();
+    check.args(["check", "pipelines/"]).env("GCP_PROJECT", "some-project");
+    Running::start(check.env("PG_URL", "postgresql://localhost/some-database")).wait().succeeded();
     // A wrong project would take the data silently, so it has no default.
     let mut check = txconnect();
-    Running::start(check.args(["check", "pipelines/"])).wait().with_code(2).says("GCP_PROJECT");
+    Running::start(check.args(["check", "pipelines/"]))
+        .wait()
+        .with_code(2)
+        .says("GCP_PROJECT")
+        .says("PG_URL");
 }
 
 #[test]

@@ -6,13 +6,16 @@ use serde_json::Value as Json;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use crate::support::{BigQuery, Ended, Kafka, Pipeline, Running, events, eventually, numbers, txconnect};
+use crate::support::{
+    BigQuery, Ended, Kafka, Pipeline, Running, Tables, events, eventually, numbers, txconnect,
+};
 
 /// `txconnect offsets VERB FILE …`.
 fn offsets(pipeline: &Pipeline, verb: &str, arguments: &[&str]) -> Ended {
     let mut command = txconnect();
     // Nothing listens there, and nobody may ask.
     command.env("BIGQUERY_EMULATOR_HOST", "127.0.0.1:1");
+    command.envs(pipeline.variables().filter(|(name, _)| *name == "PG_URL"));
     Running::start(command.args(["offsets", verb]).arg(pipeline.write()).args(arguments)).wait()
 }
 
@@ -161,4 +164,57 @@ fn a_kafka_that_is_away_is_said_in_time() {
     for ended in [offsets(&pipeline, "show", &[]), reset(&pipeline, "earliest")] {
         ended.failed().says(&format!("{}: no Kafka broker of `127.0.0.1:1` answers", pipeline.name()));
     }
+}
+
+#[test]
+fn positions_in_the_database_are_shown_and_moved_together_with_the_groups() {
+    let Some(kafka) = Kafka::of_the_tests() else { return };
+    let tables = Tables::new();
+    let topic = kafka.topic("stored", 1);
+    topic.send(&events(0..10, 1));
+    let pipeline = Pipeline::into_postgres(&kafka, &tables, &[&topic]);
+    pipeline.until_end().succeeded();
+    let shown = document(&pipeline);
+    assert!(shown["positions_in"].as_str().unwrap().contains("txconnect_offsets"), "{shown}");
+    let partition = &shown["partitions"][0];
+    assert_eq!((&partition["position"], &partition["lag"]), (&10.into(), &0.into()), "{shown}");
+    assert_eq!(shown["remarks"], Json::Array(Vec::new()));
+
+    // Another tool moves the group: that is told, and changes nothing.
+    topic.commit(&pipeline.group(), 3);
+    offsets(&pipeline, "show", &[]).succeeded().says("another tool");
+    pipeline.until_end().succeeded();
+    assert_eq!(tables.count(&topic.name), 10);
+
+    reset(&pipeline, "4").succeeded();
+    assert_eq!(tables.positions(&pipeline, &topic.name), [(0, 4)].into());
+    assert_eq!(topic.committed(&pipeline.group()), [(0, 4)].into());
+    pipeline.until_end().succeeded();
+    let mut expected = numbers(0..10);
+    expected.extend((4..10).map(|id| (id, 2)));
+    assert_eq!(tables.ids(&topic.name), expected);
+}
+
+#[test]
+fn a_reset_begins_with_a_topic_that_was_made_anew_and_mends_positions_that_are_gone() {
+    let Some(kafka) = Kafka::of_the_tests() else { return };
+    let tables = Tables::new();
+    let topic = kafka.topic("begun", 1);
+    topic.send(&events(0..10, 1));
+    let pipeline = Pipeline::into_postgres(&kafka, &tables, &[&topic]);
+    pipeline.until_end().succeeded();
+    topic.make_anew();
+    topic.send(&events(10..25, 1));
+    pipeline.until_end().failed().says("made anew");
+    offsets(&pipeline, "show", &[]).succeeded().says("made anew");
+    reset(&pipeline, "earliest").succeeded();
+    pipeline.until_end().succeeded();
+    assert_eq!(tables.ids(&topic.name), numbers(0..25));
+
+    tables.run("DELETE FROM {schema}.txconnect_offsets");
+    pipeline.until_end().failed().says("there is none");
+    reset(&pipeline, "latest").succeeded();
+    topic.send(&events(25..30, 1));
+    pipeline.until_end().succeeded();
+    assert_eq!(tables.ids(&topic.name), numbers(0..30));
 }

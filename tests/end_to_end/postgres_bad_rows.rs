@@ -41,13 +41,13 @@ fn good(id: i64) -> Event {
     Event::of(format!("{{\"id\":{id},\"note\":\"event {id}\",\"parent\":1,\"later\":2,\"region\":\"eu\"}}"))
 }
 
-/// Each with the SQLSTATE class or condition that its dead letter names.
+/// Each with the class that its dead letter names: what the columns show is found before the server is asked.
 fn refused() -> Vec<(&'static str, Event, &'static str)> {
     let long = format!("{SECRET}{}", "-".repeat(100));
     let row = |rest: &str| Event::of(format!("{{\"id\":1000000,{rest}}}"));
     vec![
         ("a check", row(&format!(r#""note":"{long}","region":"eu""#)), "postgres.check_violation"),
-        ("not null", row(r#""region":"eu""#), "postgres.not_null_violation"),
+        ("not null", row(r#""region":"eu""#), "encode.required"),
         (
             "a foreign key",
             row(&format!(r#""note":"{SECRET}","parent":77,"region":"eu""#)),

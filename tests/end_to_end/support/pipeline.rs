@@ -126,6 +126,11 @@ impl Pipeline {
         format!("connect-{}", self.name)
     }
 
+    /// The variables that the file's run gets.
+    pub(crate) fn variables(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        self.environment.iter().map(|(name, value)| (*name, value.as_str()))
+    }
+
     /// Runs to the ends of the topics.
     pub(crate) fn until_end(&self) -> Ended {
         self.start(&["--until-end"]).wait()
@@ -163,9 +168,7 @@ pub(crate) fn start_all(pipelines: &[&Pipeline], arguments: &[&str]) -> Running 
     command.arg("run");
     for pipeline in pipelines {
         command.arg(pipeline.write());
-        for (name, value) in &pipeline.environment {
-            command.env(name, value);
-        }
+        command.envs(pipeline.variables());
     }
     Running::start(command.args(arguments))
 }

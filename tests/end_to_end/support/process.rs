@@ -99,10 +99,10 @@ impl Running {
         self.child.try_wait().unwrap().is_none()
     }
 
-    /// Resident memory in bytes.
+    /// Resident memory in bytes; 0 for a process that has just ended.
     pub(crate) fn memory(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        let Some(line) = status.lines().find_map(|line| line.strip_prefix("VmRSS:")) else { return 0 };
         line.trim().trim_end_matches(" kB").trim().parse::<u64>().unwrap() * 1024
     }
 
