@@ -24,18 +24,11 @@ bench() {
   local lock
   exec {lock}>"$root/target/bench/lock"
   flock --nonblock "$lock" || die "another ./dev bench is running in this clone"
-  trap 'services_locked services_stop' EXIT
+  trap 'bench_stop_servers' EXIT
   trap 'exit 130' INT
   trap 'exit 143' TERM
   trap 'exit 129' HUP
   bench_start_servers
-  # shellcheck source=/dev/null
-  source "$services/env"
-  # The contenders' scripts use psql and the like.
-  export KAFKA_BROKERS PG_URL PGHOST=127.0.0.1 PGPORT PGUSER=postgres PGDATABASE=postgres KAFKA_PID POSTGRES_PID
-  read -r PGPORT <"$postgres_port_file"
-  KAFKA_PID=$(pid_of "$kafka_pid_file")
-  POSTGRES_PID=$(pid_of "$postgres_pid_file")
   rm -f "$root"/target/bench/{*.log,perf-*.data,results.jsonl}
   BENCH_FOLDER=$root/target/bench BENCH_TXCONNECT=$bench_txconnect "$bench_tool" "$@"
   rm -f "$root/target/bench/records.tsv"
@@ -64,22 +57,32 @@ bench_start_servers() {
   # shellcheck source=scripts/postgres.sh
   source "$root/scripts/postgres.sh"
   # A bench that was killed leaves its servers.
-  services_locked services_stop
-  services_locked services_start
+  bench_stop_servers
+  service_start PostgreSQL postgres
   bench_tune_postgres
+  service_start Kafka kafka
+
+  # The contenders' scripts use psql and the like. Nobody needs the password.
+  export KAFKA_BROKERS KAFKA_PID PG_URL POSTGRES_PID PGHOST=127.0.0.1 PGPORT PGUSER=postgres PGDATABASE=postgres
+  KAFKA_BROKERS=$(kafka_brokers)
+  KAFKA_PID=$(pid_of "$kafka_pid_file")
+  read -r PGPORT <"$postgres_port_file"
+  PG_URL=postgresql://$PGUSER@$PGHOST:$PGPORT/$PGDATABASE
+  POSTGRES_PID=$(pid_of "$postgres_pid_file")
+}
+
+bench_stop_servers() {
+  kafka_stop
+  postgres_stop
 }
 
 # Its settings need a new start. Some rivals cannot be given a password, so none is asked for on this machine.
 bench_tune_postgres() {
   local data
-  data=$(readlink -f "$postgres_folder")/data
+  data=$(readlink --canonicalize "$postgres_folder")/data
   stop_process "$postgres_pid_file" INT 15
   cat "$root/scripts/bench/postgres.conf" >>"$data/postgresql.conf"
   printf '%s\n' 'host all all 127.0.0.1/32 trust' >"$data/pg_hba.conf"
-  (
-    cd /
-    start_detached "$postgres_pid_file" "$postgres_log" \
-      "${postgres_as[@]}" "$(postgres_programs)/postgres" -D "$data"
-  )
+  postgres_run
   wait_until 30 postgres_answers || die "PostgreSQL did not start; see $postgres_log"
 }
