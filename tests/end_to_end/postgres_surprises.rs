@@ -208,7 +208,7 @@ fn too_many_connections_are_waited_for() {
         .environment("PG_URL", &format!("postgresql://{role}:test@{address}"))
         .with_dead_letters();
     let mut running = pipeline.start(&[]);
-    running.wait_for_talk("connections");
+    running.wait_for_talk("too many are open");
     tables.run(&format!("ALTER ROLE \"{role}\" CONNECTION LIMIT 20"));
     tables.wait_for_rows(&topic.name, 100);
     running.terminate().succeeded();
