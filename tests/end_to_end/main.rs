@@ -16,12 +16,16 @@ mod groups;
 mod lost_offsets;
 mod main_job;
 mod offsets;
+#[path = "../../connectors/postgres/tests/support/own_server.rs"]
+#[allow(dead_code, reason = "the connector's tests use the rest")]
+mod own_server;
 #[path = "../postgres/mod.rs"]
 mod postgres;
 mod postgres_bad_rows;
 mod postgres_groups;
 mod postgres_modes;
 mod postgres_outages;
+mod postgres_restarts;
 mod postgres_surprises;
 #[path = "../proxy/mod.rs"]
 mod proxy;

@@ -52,6 +52,7 @@ fn commits_whose_answers_are_lost_double_nothing_and_lose_nothing() {
     let Some(kafka) = Kafka::of_the_tests() else { return };
     for how in [LostCommit::BeforeTheServer, LostCommit::AfterTheServer, LostCommit::InSilence] {
         let (tables, proxy) = Tables::behind_proxy();
+        proxy.delay(Duration::from_millis(2));
         let topic = kafka.topic("in-doubt", 2);
         topic.send(&events(0..EVENTS, 2));
         let pipeline = pipeline(&kafka, &tables, &topic);
@@ -104,8 +105,8 @@ fn a_database_that_goes_away_for_a_while_is_waited_for() {
             proxy.refuse(true);
             proxy.cut();
         }
-        running.wait_for_talk("trying again");
         topic.send(&events(3_000..EVENTS, 2));
+        running.wait_for_talk("trying again");
         // Longer than a session: the group keeps its member.
         std::thread::sleep(Duration::from_secs(3));
         assert_eq!(kafka.members(&pipeline.group()), 1, "frozen: {frozen}");
@@ -180,11 +181,12 @@ fn a_stop_while_the_database_is_away_ends_in_time_and_the_next_run_writes_everyt
     let Some(kafka) = Kafka::of_the_tests() else { return };
     let (tables, proxy) = Tables::behind_proxy();
     let topic = kafka.topic("stopped", 2);
-    topic.send(&events(0..EVENTS, 2));
+    topic.send(&events(0..300, 2));
     let pipeline = pipeline(&kafka, &tables, &topic).source("rebalance: { drain_timeout: 1s }");
     let mut running = pipeline.start(&[]);
     tables.wait_for_rows(&topic.name, 300);
     proxy.freeze(true);
+    topic.send(&events(300..EVENTS, 2));
     running.wait_for_talk("trying again");
     let ended = running.terminate();
     assert!(!ended.stderr.contains("panicked"), "{}", ended.told());

@@ -39,6 +39,11 @@ impl Database {
         Self { url }
     }
 
+    /// A server of a test's own.
+    pub(crate) fn by_url(url: &str) -> Self {
+        Self { url: url.to_owned() }
+    }
+
     pub(crate) fn url(&self) -> &str {
         &self.url
     }

@@ -15,7 +15,10 @@ pub(crate) struct Tables {
 
 impl Tables {
     pub(crate) fn new() -> Self {
-        let database = Database::of_the_tests();
+        Self::on(Database::of_the_tests())
+    }
+
+    pub(crate) fn on(database: Database) -> Self {
         let url = database.url().to_owned();
         let schema = Schema::of(&database, &unique("test"));
         Self { database, url, schema }
