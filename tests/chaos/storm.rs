@@ -4,6 +4,7 @@ mod blows;
 mod members;
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use members::Member;
@@ -79,9 +80,11 @@ pub(crate) struct Storm<'a> {
 
 impl<'a> Storm<'a> {
     pub(crate) fn new(cluster: &'a Cluster, plan: Plan, aloud: bool) -> Self {
+        // Rounds of one moment and one seed may run beside each other.
+        static COUNT: AtomicU32 = AtomicU32::new(0);
         let folder = tempfile::Builder::new().prefix("chaos-").tempdir().unwrap();
         let moment = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis();
-        let name = format!("chaos-{moment:x}-{}", plan.seed);
+        let name = format!("chaos-{moment:x}-{}-{}", plan.seed, COUNT.fetch_add(1, Ordering::Relaxed));
         let topics: Vec<String> = (0..plan.topics).map(|number| format!("{name}-{number}")).collect();
         std::fs::create_dir(folder.path().join("schemas")).unwrap();
         std::fs::write(folder.path().join("schemas/event.json"), SCHEMA).unwrap();
