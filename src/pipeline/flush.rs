@@ -105,16 +105,19 @@ mod tests {
     use txconnect_connector_api::batch::Row;
     use txconnect_connector_api::{BadRecord, RowSource};
 
-    #[test]
-    fn a_partition_that_is_gone_takes_rows_letters_and_span_out_of_the_flush() {
+    fn topic() -> Arc<Topic> {
         let reaction = Reaction::DeadLetter;
-        let topic = Topic {
+        Arc::new(Topic {
             name: "t".into(),
             table: "d.t".into(),
             format: Format::Json,
             schema: None,
             on_error: OnError { decode: reaction, validate: reaction, sink: reaction },
-        };
+        })
+    }
+
+    #[test]
+    fn a_partition_that_is_gone_takes_rows_letters_and_span_out_of_the_flush() {
         let mut batch = Batch::new("d.t".into());
         for (slot, text) in [(0, "a"), (1, "bb"), (0, "c")] {
             batch.bytes.extend_from_slice(text.as_bytes());
@@ -132,7 +135,7 @@ mod tests {
             why: BadRecord::new("decode.json", "", "broken"),
         };
         let memory = Memory::with_limit(1 << 20);
-        let batches = vec![(Arc::new(topic), batch)];
+        let batches = vec![(topic(), batch)];
         let mut flush =
             Flush::new(batches, vec![span(0), span(1)], vec![letter(0), letter(1)], Vec::new(), &memory);
         flush.drop_partitions(&[Slot(0)]);
@@ -153,16 +156,8 @@ mod tests {
             let span = Span { slot: Slot(slot), assignment: Assignment(1), first: 5, next: 8 };
             (span, Tally { read: 3, written: 3, rows: 3, ..Tally::default() })
         };
-        let reaction = Reaction::Stop;
-        let topic = Topic {
-            name: "t".into(),
-            table: "d.t".into(),
-            format: Format::Json,
-            schema: None,
-            on_error: OnError { decode: reaction, validate: reaction, sink: reaction },
-        };
         let memory = Memory::with_limit(1 << 20);
-        let batches = vec![(Arc::new(topic), batch)];
+        let batches = vec![(topic(), batch)];
         let mut flush = Flush::new(batches, vec![span(0), span(1)], Vec::new(), Vec::new(), &memory);
         flush.end_at(Slot(0), 7);
         assert_eq!(flush.batches[0].rows.len(), 3);

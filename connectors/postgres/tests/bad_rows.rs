@@ -1,5 +1,7 @@
 //! Rows that the server refuses: all of them are named, none besides, and the rest is written.
 
+#![allow(clippy::unwrap_used, reason = "clippy.toml allows it in tests, but not in what they call")]
+
 mod flushes;
 mod support;
 

@@ -1,5 +1,7 @@
 //! Tables that are missing, there already, or change under a pipeline; and servers that do not let us.
 
+#![allow(clippy::unwrap_used, reason = "clippy.toml allows it in tests, but not in what they call")]
+
 mod flushes;
 mod support;
 

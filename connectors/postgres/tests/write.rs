@@ -1,5 +1,7 @@
 //! Flushes of good rows against a real PostgreSQL: what is durable afterwards, and what a flush waits for.
 
+#![allow(clippy::unwrap_used, reason = "clippy.toml allows it in tests, but not in what they call")]
+
 mod flushes;
 mod support;
 
