@@ -34,13 +34,14 @@ bench() {
   rm -f "$root/target/bench/records.tsv"
 }
 
-# Sets bench_tool and bench_txconnect.
+# Sets bench_tool and bench_txconnect. What is measured is built as for use: with BENCH_PROFILE=release it is the binary
+# of the tests, which needs no second build of all dependencies.
 bench_build() {
-  local target
-  cargo build --release --locked --package txconnect --bin txconnect --example bench
-  target=${CARGO_TARGET_DIR:-$root/target}
+  local target=${CARGO_TARGET_DIR:-$root/target} profile=${BENCH_PROFILE:-tuned}
+  cargo build --release --locked --package txconnect --example bench
+  cargo build --profile "$profile" --locked --package txconnect --bin txconnect
   bench_tool=$target/release/examples/bench
-  bench_txconnect=$target/release/txconnect
+  bench_txconnect=$target/$profile/txconnect
 }
 
 # Servers of its own, empty: what other work leaves in the shared ones would be measured too.
