@@ -29,8 +29,9 @@ const MAX_REQUEST_BYTES: usize = MAX_ROW_BYTES;
 const MAX_REQUEST_ROWS: usize = 200_000;
 
 /// Per row the server needs 1.0 µs of its processor in transactions of 2,000 rows, 0.54 in such of 10,000, 0.48 of
-/// 20,000 and 0.46 of 50,000 (docs/postgres.md): beyond this, more rows only take more memory.
-const USUAL_ROWS: u32 = 20_000;
+/// 20,000 and 0.46 of 50,000 (docs/postgres.md). From here on more rows make the whole no faster and take more memory: 72
+/// MiB with 10,000, 109 MiB with 20,000 (docs/benchmarks.md, docs/operations.md).
+const USUAL_ROWS: u32 = 10_000;
 
 /// Sessions that belong to no pipeline are listed under this name.
 const APPLICATION_NAME: &str = "txconnect";
