@@ -12,7 +12,6 @@
 //! other.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use futures::future::BoxFuture;
 use tokio_postgres::Row;
@@ -24,6 +23,7 @@ use txconnect_connector_api::{
 
 pub use crate::advance::{CommitError, advance_and_commit};
 use crate::blockers::{Watchdog, Watched};
+use crate::config::OFFSETS_TABLE;
 use crate::connect::{Connector, Session, application_name};
 use crate::error::{CallFailure, Trouble};
 use crate::plan::{TableName, quoted};
@@ -34,11 +34,6 @@ type Statement<'a> = (&'a str, &'a [Parameter<'a>]);
 
 /// The advisory lock under which tables are made, so that two processes that start together do not make one twice.
 pub const CREATION_LOCK: i64 = 0x7478_636f_6e6e_6563;
-
-/// The part of a call's time-out after which a lock is given up, so that the server says so before we stop waiting.
-fn lock_timeout(session: &Session) -> Duration {
-    session.timeout().mul_f32(0.8).max(Duration::from_millis(1))
-}
 
 /// The table that holds positions.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,7 +51,7 @@ impl std::fmt::Display for OffsetsTable {
 impl OffsetsTable {
     /// The table `txconnect_offsets` in `schema`.
     pub fn in_schema(schema: &str) -> Self {
-        Self { name: TableName { schema: schema.to_owned(), table: "txconnect_offsets".to_owned() } }
+        Self { name: TableName { schema: schema.to_owned(), table: OFFSETS_TABLE.to_owned() } }
     }
 
     /// The statements that make schema and table, for a user who may where we may not.
@@ -132,7 +127,7 @@ impl PostgresOffsets {
 
     async fn create_table(&self, session: &Session, schema_exists: bool) -> Result<(), CallFailure> {
         let doing = format!("making {}", self.table.place());
-        let settings = format!("SET LOCAL lock_timeout = {};", lock_timeout(session).as_millis());
+        let settings = format!("SET LOCAL lock_timeout = {};", session.lock_timeout());
         let begun = session.begin(&settings).await?;
         // A schema that exists is not asked for: that needs a right of its own even where nothing is to be done.
         let schema = if schema_exists { String::new() } else { self.table.schema_definition() + ";" };
@@ -174,7 +169,7 @@ impl PostgresOffsets {
         doing: &str,
         statements: &[Statement<'_>],
     ) -> Result<Vec<Vec<Row>>, SinkError> {
-        let settings = format!("SET LOCAL lock_timeout = {};", lock_timeout(session).as_millis());
+        let settings = format!("SET LOCAL lock_timeout = {};", session.lock_timeout());
         let begun = session.begin(&settings).await?;
         let mut answers = Vec::new();
         for (statement, parameters) in statements {

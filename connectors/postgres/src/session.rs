@@ -25,6 +25,9 @@ const OLDEST_VERSION: u32 = 12;
 /// The first server that shows how far a COPY is.
 const FIRST_WITH_COPY_PROGRESS: u32 = 14;
 
+/// The part of a call's time-out after which a lock is given up.
+const LOCK_PATIENCE: f32 = 0.8;
+
 /// How long the server is asked to give up a statement that was not waited for.
 const CANCEL_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -164,6 +167,12 @@ impl Session {
     /// How long one call may take.
     pub fn timeout(&self) -> Duration {
         self.opening.timeout
+    }
+
+    /// The `lock_timeout` of transactions, in milliseconds: locks are given up before the call is, so that the server says
+    /// so before we stop waiting.
+    pub(crate) fn lock_timeout(&self) -> u128 {
+        self.timeout().mul_f32(LOCK_PATIENCE).as_millis().max(1)
     }
 
     /// The name under which the server lists the session.

@@ -10,9 +10,6 @@ use crate::offsets::CREATION_LOCK;
 use crate::plan::{TableName, TablePlan, quoted};
 use crate::statements::Table;
 
-/// The part of a call's time-out after which a lock is given up, so that the server says so before we stop waiting.
-const LOCK_PATIENCE: f32 = 0.8;
-
 /// The table that takes the rows of `plan`, as it really is; made where it is missing, if `create`.
 pub(crate) async fn ready(session: &Session, plan: &TablePlan, create: bool) -> Result<Table, SinkError> {
     let name = format!("{}.{}", plan.table.schema, plan.table.table);
@@ -45,7 +42,7 @@ pub(crate) fn misfit_error(plan: &TablePlan, misfits: &[Misfit]) -> SinkError {
 /// Makes the table, unless another process does at this moment.
 async fn make(session: &Session, plan: &TablePlan) -> Result<ExistingTable, SinkError> {
     let doing = format!("creating the table `{}.{}`", plan.table.schema, plan.table.table);
-    let patience = session.timeout().mul_f32(LOCK_PATIENCE).as_millis().max(1);
+    let patience = session.lock_timeout();
     let settings = format!(
         "SET LOCAL lock_timeout = {patience}; SELECT pg_catalog.pg_advisory_xact_lock({CREATION_LOCK});"
     );

@@ -11,9 +11,6 @@ use crate::row::DamagedRow;
 use crate::rows::{TableRows, WriteFailure};
 use tokio_postgres::error::SqlState;
 
-/// The part of a call's time-out after which a lock is given up, so that the server says so before we stop waiting.
-const LOCK_PATIENCE: f32 = 0.8;
-
 /// Why a flush is not durable.
 #[derive(Debug)]
 pub(crate) enum FlushFailure {
@@ -112,13 +109,12 @@ pub(crate) struct Ending<'a> {
 
 /// Begins a transaction and makes its statements, in one flight. Answers the server's process.
 pub(crate) async fn begin(session: &Session, tables: &mut [TableRows<'_>]) -> Result<i32, CallFailure> {
-    let timeout = session.timeout();
     // A client that falls silent between two statements is ended by the server; one that does in mid-COPY is not.
     let settings = format!(
         "SET LOCAL idle_in_transaction_session_timeout = {}; SET LOCAL lock_timeout = {}; \
          SET LOCAL client_min_messages = error;",
-        timeout.as_millis(),
-        timeout.mul_f32(LOCK_PATIENCE).as_millis().max(1)
+        session.timeout().as_millis(),
+        session.lock_timeout()
     );
     let statements = join_all(tables.iter_mut().map(|table| table.prepare(session)));
     let (begun, prepared) = join(session.begin(&settings), statements).await;
