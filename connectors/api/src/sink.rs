@@ -13,6 +13,7 @@ use crate::batch::Batch;
 use crate::offsets::{Advance, OffsetStore};
 use crate::record::Record;
 use crate::schema::TableSchema;
+use crate::streams::WriteStreams;
 
 /// How rows and offsets are committed together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,6 +23,9 @@ pub enum Protocol {
     /// Rows and offsets are committed by the sink in one transaction: exactly once. The Kafka offset follows, for tools
     /// that show the lag.
     OffsetsInSink,
+    /// Rows are appended to streams and stay invisible; the Kafka commit names the streams and how far they count; then
+    /// the rows are published: exactly once.
+    TwoPhase,
 }
 
 /// Limits of the server and wishes of the sink.
@@ -75,6 +79,12 @@ pub trait Sink: Send + Sync + 'static {
     /// The positions that `pipeline` keeps in the sink; there where the protocol is [`Protocol::OffsetsInSink`].
     fn offsets(&self, pipeline: &str) -> Option<Arc<dyn OffsetStore>> {
         let _ = pipeline;
+        None
+    }
+
+    /// The streams that rows are appended to; there where the protocol is [`Protocol::TwoPhase`], whose rows do not pass
+    /// through a [`Writer`].
+    fn streams(&self) -> Option<Arc<dyn WriteStreams>> {
         None
     }
 
