@@ -104,7 +104,7 @@ impl TokenSource {
     }
 
     /// Reads the file, if there is one, and prepares to ask for tokens.
-    pub(crate) async fn open(&self) -> Result<Arc<dyn Authenticator>, CredentialsError> {
+    pub(crate) async fn open(&self) -> Result<Arc<dyn AccessTokens>, CredentialsError> {
         let tokens = match self {
             Self::Anonymous => return Ok(Arc::new(Anonymous)),
             Self::ServiceAccount(path) => service_account(path, &read(path).await?).await?,
@@ -202,6 +202,13 @@ fn no_metadata_server() -> CredentialsError {
 const NOWHERE: &str =
     "GOOGLE_APPLICATION_CREDENTIALS is not set, gcloud has written no file and there is no metadata server";
 
+/// Gives access tokens, kept until they expire, and new ones where a server does not take the one that is kept.
+#[async_trait]
+pub(crate) trait AccessTokens: Authenticator {
+    /// A token that was not given before, where there are tokens at all.
+    async fn renewed_token(&self) -> Result<String, BQError>;
+}
+
 /// Sends no real token.
 #[derive(Clone)]
 struct Anonymous;
@@ -213,6 +220,13 @@ impl Authenticator for Anonymous {
     }
 }
 
+#[async_trait]
+impl AccessTokens for Anonymous {
+    async fn renewed_token(&self) -> Result<String, BQError> {
+        self.access_token().await
+    }
+}
+
 /// Tokens of an account, kept until they expire.
 #[derive(Clone)]
 struct Tokens {
@@ -221,10 +235,16 @@ struct Tokens {
     had_one: Arc<AtomicBool>,
 }
 
-#[async_trait]
-impl Authenticator for Tokens {
-    async fn access_token(&self) -> Result<String, BQError> {
-        let token = tokio::time::timeout(TOKEN_DEADLINE, self.account.token(&SCOPES))
+impl Tokens {
+    async fn token(&self, renewed: bool) -> Result<String, BQError> {
+        let token = async {
+            if renewed {
+                self.account.force_refreshed_token(&SCOPES).await
+            } else {
+                self.account.token(&SCOPES).await
+            }
+        };
+        let token = tokio::time::timeout(TOKEN_DEADLINE, token)
             .await
             .unwrap_or(Err(yup_oauth2::Error::HttpClientError(SendError::Timeout)));
         match token {
@@ -240,6 +260,20 @@ impl Authenticator for Tokens {
             }
             Err(error) => Err(BQError::YupAuthError(error)),
         }
+    }
+}
+
+#[async_trait]
+impl Authenticator for Tokens {
+    async fn access_token(&self) -> Result<String, BQError> {
+        self.token(false).await
+    }
+}
+
+#[async_trait]
+impl AccessTokens for Tokens {
+    async fn renewed_token(&self) -> Result<String, BQError> {
+        self.token(true).await
     }
 }
 

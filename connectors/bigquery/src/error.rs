@@ -12,7 +12,7 @@ use txconnect_connector_api::SinkError;
 use crate::credentials::CredentialsError;
 
 /// A quota is counted over a longer time than a rate: another try before that only makes it worse.
-const QUOTA_PAUSE: Duration = Duration::from_mins(10);
+pub(crate) const QUOTA_PAUSE: Duration = Duration::from_mins(10);
 
 /// Longest text of a server that is repeated in a message, in characters.
 const MAX_MESSAGE_CHARACTERS: usize = 300;
@@ -66,7 +66,8 @@ impl std::fmt::Display for Refusal {
     }
 }
 
-fn one_line(message: &str) -> String {
+/// A server's words, in one line and not too many.
+pub(crate) fn one_line(message: &str) -> String {
     message
         .chars()
         .take(MAX_MESSAGE_CHARACTERS)

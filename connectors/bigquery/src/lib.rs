@@ -7,7 +7,9 @@
 //! | `plan`, `fit` | schema → table; comparison with a table that is there |
 //! | `encode`, `values` | record → row of a request, value by value |
 //! | `decimal`, `time_text` | values that are checked digit by digit |
-//! | `writer`, `answers` | sends requests, says which rows are in |
+//! | `writer`, `answers` | sends insertAll requests, says which rows are in |
+| `storage` | the Storage Write API: rows in protobuf, streams, connections |
+| `outcome` | what became of a flush |
 //! | `table` | sees to it that a table is there before its first row |
 //! | `rest`, `credentials` | the connection, and who we are |
 //! | `error` | what went wrong, and whether waiting helps |
@@ -21,9 +23,11 @@ mod decimal;
 mod encode;
 mod error;
 mod fit;
+mod outcome;
 mod plan;
 mod rest;
 mod sink;
+mod storage;
 mod table;
 mod time_text;
 mod values;

@@ -14,7 +14,7 @@ use serde_json::Value;
 use tokio::sync::OnceCell;
 
 use crate::config::Endpoint;
-use crate::credentials::TokenSource;
+use crate::credentials::{AccessTokens, TokenSource};
 use crate::error::{CallError, Refusal};
 
 /// How long it may take until a server has taken the connection.
@@ -34,7 +34,14 @@ pub(crate) struct Server {
 /// What calls need once the credentials have been read.
 pub(crate) struct Session {
     pub(crate) client: Client,
-    tokens: Arc<dyn Authenticator>,
+    tokens: Arc<dyn AccessTokens>,
+}
+
+impl Session {
+    /// Who we are.
+    pub(crate) fn tokens(&self) -> &dyn AccessTokens {
+        &*self.tokens
+    }
 }
 
 impl Server {
@@ -63,7 +70,7 @@ impl Server {
                 let client = ClientBuilder::new()
                     .with_v2_base_url(self.endpoint.base.clone())
                     .with_client(self.http.clone())
-                    .build_from_authenticator(Arc::clone(&tokens))
+                    .build_from_authenticator(Arc::clone(&tokens) as Arc<dyn Authenticator>)
                     .await?;
                 Ok(Session { client, tokens })
             })

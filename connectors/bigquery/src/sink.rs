@@ -9,30 +9,43 @@ use gcp_bigquery_client::model::query_request::QueryRequest;
 use gcp_bigquery_client::model::query_response::QueryResponse;
 use serde_json::Value;
 use txconnect_connector_api::{
-    ConfigProblem, Encoder, Protocol, Sink, SinkError, SinkLimits, TableCount, TableSchema, Writer,
+    Advance, Batch, ConfigProblem, Encoder, Protocol, Sink, SinkError, SinkLimits, TableCount, TableSchema,
+    WriteStreams, Writer,
 };
 
-use crate::config::{BigQueryConfig, Credentials, Endpoint};
+use crate::config::{Api, BigQueryConfig, Credentials, Delivery, EMULATOR_VARIABLE, Endpoint};
 use crate::credentials::TokenSource;
 use crate::encode::{MAX_REQUEST_BYTES, MAX_REQUEST_ROWS, RowEncoder};
 use crate::error::CallError;
 use crate::plan::TablePlan;
 use crate::rest::Server;
+use crate::storage::encode::StorageEncoder;
+use crate::storage::{self, DefaultStreamWriter, Storage, TableStreams};
 use crate::table::Table;
 use crate::writer::BigQueryWriter;
 
-/// The variable by which Google's own clients find an emulator.
-const EMULATOR_VARIABLE: &str = "BIGQUERY_EMULATOR_HOST";
+/// Looking at a table and creating it with its dataset takes up to four calls.
+const CALLS_TO_ENSURE: u32 = 5;
 
 /// Writes rows into BigQuery tables.
 pub struct BigQuerySink {
     shared: Arc<Shared>,
+    route: Route,
+}
+
+/// How rows reach BigQuery.
+enum Route {
+    InsertAll,
+    /// Rows are visible once they are confirmed.
+    DefaultStream(Arc<Storage>),
+    /// Rows are visible once they are published.
+    BufferedStreams(Arc<TableStreams>),
 }
 
 /// What all lanes share.
 pub(crate) struct Shared {
     pub(crate) config: BigQueryConfig,
-    pub(crate) server: Server,
+    pub(crate) server: Arc<Server>,
     tables: Mutex<HashMap<Arc<str>, Arc<Table>>>,
 }
 
@@ -40,6 +53,16 @@ impl Shared {
     /// The table called `name` (`dataset.table`), if an encoder was made for it.
     pub(crate) fn table(&self, name: &str) -> Option<Arc<Table>> {
         self.tables.lock().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
+    }
+
+    /// Makes sure that the table exists and fits, within a deadline.
+    pub(crate) async fn ensure(&self, table: &Table) -> Result<(), SinkError> {
+        let deadline = self.config.timeout.0 * CALLS_TO_ENSURE;
+        let ensured = tokio::time::timeout(deadline, table.ensure(&self.server, &self.config));
+        ensured.await.unwrap_or_else(|_| {
+            let name = &table.name;
+            Err(SinkError::transient(format!("looking at the table `{name}`: no answer within the time limit")))
+        })
     }
 }
 
@@ -84,10 +107,7 @@ impl BigQuerySink {
             None => &Credentials::ApplicationDefault,
         };
         if endpoint.sends_tokens_in_clear(Some(credentials)) {
-            return Err(SinkError::fatal(
-                format!("an access token would travel without encryption to {}", endpoint.base),
-                "use an `https` address, or `credentials: none` where the server is an emulator",
-            ));
+            return Err(clear_tokens(&endpoint.base));
         }
         let source = TokenSource::new(credentials, base_dir, environment);
         let server = Server::new(endpoint, source, config.timeout.0).map_err(|error| {
@@ -96,7 +116,27 @@ impl BigQuerySink {
                 "check the certificates of this machine",
             )
         })?;
-        Ok(Self { shared: Arc::new(Shared { config, server, tables: Mutex::default() }) })
+        let server = Arc::new(server);
+        let storage = match config.api {
+            Api::InsertAll => None,
+            Api::StorageWrite => {
+                let address = config.storage_endpoint(environment)?;
+                if address.sends_tokens_in_clear(credentials) {
+                    return Err(clear_tokens(&address.uri));
+                }
+                Some(Arc::new(Storage::new(Arc::clone(&server), address, config.timeout.0)))
+            }
+        };
+        let delivery = config.delivery();
+        let shared = Arc::new(Shared { config, server, tables: Mutex::default() });
+        let route = match (storage, delivery) {
+            (None, _) => Route::InsertAll,
+            (Some(storage), Delivery::AtLeastOnce) => Route::DefaultStream(storage),
+            (Some(storage), Delivery::ExactlyOnce) => {
+                Route::BufferedStreams(Arc::new(TableStreams::new(Arc::clone(&shared), storage)))
+            }
+        };
+        Ok(Self { shared, route })
     }
 
     /// Mistakes that show only with the schema of a topic: column names that BigQuery refuses, partition and
@@ -111,34 +151,46 @@ impl BigQuerySink {
                 ),
             }];
         };
-        match TablePlan::new(schema) {
+        match TablePlan::new(&self.shared.config, schema) {
             Ok(plan) => plan.layout_problems(&self.shared.config),
             Err(problems) => problems,
         }
     }
 
-    /// The plan of the table for `topic`; the same table for all topics that share it.
-    fn register(&self, topic: &str, plan: TablePlan) -> Result<(), SinkError> {
+    /// The table for `topic`; the same for all topics that share it.
+    fn register<'s>(
+        &self,
+        topic: &str,
+        schema: Option<&'s TableSchema>,
+    ) -> Result<(Arc<Table>, &'s TableSchema), SinkError> {
+        if let Some(problem) = self.plan_problems(topic, schema).into_iter().next() {
+            return Err(SinkError::Fatal { cause: problem.message, hint: problem.help });
+        }
+        let plan = schema.map(|schema| TablePlan::new(&self.shared.config, schema));
+        let (Some(schema), Some(Ok(plan))) = (schema, plan) else {
+            return Err(SinkError::fatal(
+                format!("the records of `{topic}` give no table"),
+                "check the schema of the topic",
+            ));
+        };
         let name = self.table(topic);
         let mut tables = self.shared.tables.lock().unwrap_or_else(PoisonError::into_inner);
         match tables.get(&name) {
-            Some(table) if table.plan.same_columns(&plan) => {}
-            Some(table) => {
-                return Err(SinkError::fatal(
-                    format!(
-                        "the topics `{}` and `{topic}` have different columns and go to the same table `{name}`",
-                        table.topic
-                    ),
-                    "give each its own table (`table: \"{topic}\"`) or one schema",
-                ));
-            }
+            Some(table) if table.plan.same_columns(&plan) => Ok((Arc::clone(table), schema)),
+            Some(table) => Err(SinkError::fatal(
+                format!(
+                    "the topics `{}` and `{topic}` have different columns and go to the same table `{name}`",
+                    table.topic
+                ),
+                "give each its own table (`table: \"{topic}\"`) or one schema",
+            )),
             None => {
                 let id = self.shared.config.table_name(topic);
-                let table = Table::new(id, Arc::clone(&name), plan, topic);
-                tables.insert(name, Arc::new(table));
+                let table = Arc::new(Table::new(id, Arc::clone(&name), plan, topic));
+                tables.insert(name, Arc::clone(&table));
+                Ok((table, schema))
             }
         }
-        Ok(())
     }
 
     async fn count(&self, table: &Arc<str>) -> Result<TableCount, SinkError> {
@@ -163,6 +215,13 @@ impl BigQuerySink {
     }
 }
 
+fn clear_tokens(address: &str) -> SinkError {
+    SinkError::fatal(
+        format!("an access token would travel without encryption to {address}"),
+        "use an `https` address, or `credentials: none` where the server is an emulator",
+    )
+}
+
 fn single_count(answer: &QueryResponse) -> Option<u64> {
     let row = answer.rows.as_ref()?.first()?;
     match row.columns.as_ref()?.first()?.value.as_ref()? {
@@ -177,16 +236,26 @@ impl Sink for BigQuerySink {
     }
 
     fn protocol(&self) -> Protocol {
-        Protocol::AtLeastOnce
+        match self.route {
+            Route::InsertAll | Route::DefaultStream(_) => Protocol::AtLeastOnce,
+            Route::BufferedStreams(_) => Protocol::TwoPhase,
+        }
     }
 
     fn limits(&self) -> SinkLimits {
+        let (request_bytes, request_rows) = match self.route {
+            Route::InsertAll => (MAX_REQUEST_BYTES, MAX_REQUEST_ROWS),
+            // BigQuery counts bytes, not rows.
+            Route::DefaultStream(_) | Route::BufferedStreams(_) => {
+                (storage::request::MAX_REQUEST_BYTES, usize::MAX)
+            }
+        };
         SinkLimits {
-            request_bytes: MAX_REQUEST_BYTES,
-            request_rows: MAX_REQUEST_ROWS,
-            in_flight: usize::from(self.shared.config.in_flight.max(1)),
-            batches_mix_partitions: true,
-            usual_rows: 500,
+            request_bytes,
+            request_rows,
+            in_flight: self.shared.config.in_flight(),
+            batches_mix_partitions: !matches!(self.route, Route::BufferedStreams(_)),
+            usual_rows: self.shared.config.usual_rows(),
         }
     }
 
@@ -194,23 +263,48 @@ impl Sink for BigQuerySink {
         format!("{}.{}", self.shared.config.dataset, self.shared.config.table_name(topic)).into()
     }
 
-    fn encoder(&self, topic: &str, schema: Option<&TableSchema>) -> Result<Box<dyn Encoder>, SinkError> {
-        if let Some(problem) = self.plan_problems(topic, schema).into_iter().next() {
-            return Err(SinkError::Fatal { cause: problem.message, hint: problem.help });
-        }
-        let plan = schema.map(TablePlan::new);
-        let (Some(schema), Some(Ok(plan))) = (schema, plan) else {
-            return Err(SinkError::fatal(
-                format!("the records of `{topic}` give no table"),
-                "check the schema of the topic",
-            ));
-        };
-        self.register(topic, plan)?;
-        Ok(Box::new(RowEncoder::new(&self.shared.config, topic, schema)))
+    /// Only for the Storage Write API: where a table does not fit, nothing is read. With insertAll the first rows show.
+    fn prepare<'a>(
+        &'a self,
+        topic: &'a str,
+        schema: Option<&'a TableSchema>,
+    ) -> BoxFuture<'a, Result<(), SinkError>> {
+        Box::pin(async move {
+            if matches!(self.route, Route::InsertAll) {
+                return Ok(());
+            }
+            let (table, _) = self.register(topic, schema)?;
+            self.shared.ensure(&table).await
+        })
     }
 
-    fn writer(&self, _pipeline: &str) -> Box<dyn Writer> {
-        Box::new(BigQueryWriter::new(Arc::clone(&self.shared)))
+    fn encoder(&self, topic: &str, schema: Option<&TableSchema>) -> Result<Box<dyn Encoder>, SinkError> {
+        let (_, schema) = self.register(topic, schema)?;
+        let config = &self.shared.config;
+        Ok(match self.route {
+            Route::InsertAll => Box::new(RowEncoder::new(config, topic, schema)),
+            Route::DefaultStream(_) | Route::BufferedStreams(_) => {
+                Box::new(StorageEncoder::new(config, topic, schema))
+            }
+        })
+    }
+
+    fn writer(&self, pipeline: &str) -> Box<dyn Writer> {
+        let shared = Arc::clone(&self.shared);
+        match &self.route {
+            Route::InsertAll => Box::new(BigQueryWriter::new(shared)),
+            Route::DefaultStream(storage) => {
+                Box::new(DefaultStreamWriter::new(shared, Arc::clone(storage), pipeline))
+            }
+            Route::BufferedStreams(_) => Box::new(NoWriter),
+        }
+    }
+
+    fn streams(&self) -> Option<Arc<dyn WriteStreams>> {
+        match &self.route {
+            Route::BufferedStreams(streams) => Some(Arc::clone(streams) as Arc<dyn WriteStreams>),
+            Route::InsertAll | Route::DefaultStream(_) => None,
+        }
     }
 
     fn count_rows<'a>(&'a self, tables: &'a [Arc<str>]) -> BoxFuture<'a, Result<Vec<TableCount>, SinkError>> {
@@ -220,6 +314,21 @@ impl Sink for BigQuerySink {
                 counts.push(self.count(table).await?);
             }
             Ok(counts)
+        })
+    }
+}
+
+/// The writer of a sink whose rows go into streams.
+struct NoWriter;
+
+impl Writer for NoWriter {
+    fn write<'a>(
+        &'a self,
+        _batches: &'a mut [Batch],
+        _advances: &'a [Advance],
+    ) -> BoxFuture<'a, Result<(), SinkError>> {
+        Box::pin(async {
+            Err(SinkError::Fatal { cause: "the rows of this sink go into streams".to_owned(), hint: None })
         })
     }
 }

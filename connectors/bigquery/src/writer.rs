@@ -2,49 +2,26 @@
 
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures::StreamExt as _;
 use futures::future::BoxFuture;
 use gcp_bigquery_client::model::table_data_insert_all_request::TableDataInsertAllRequestGzipped;
 use tracing::warn;
-use txconnect_connector_api::{Advance, BadRecord, Batch, RejectedRow, SinkError, Writer};
+use txconnect_connector_api::{Advance, Batch, SinkError, Writer};
 
 use crate::answers::{RowErrors, Verdict, judge, too_large};
 use crate::encode::request_body;
 use crate::error::CallError;
+use crate::outcome::{Outcome, settle};
 use crate::sink::Shared;
 use crate::table::Table;
 
 /// How many tables of one flush are written to at once.
 const TABLES_AT_ONCE: usize = 4;
 
-/// Looking at a table and creating it with its dataset takes up to four calls.
-const CALLS_TO_ENSURE: u32 = 5;
-
 /// Writes the batches of one lane.
 pub(crate) struct BigQueryWriter {
     shared: Arc<Shared>,
-}
-
-/// What became of one batch.
-#[derive(Default)]
-struct Outcome {
-    /// Per row whether it is in the table; empty where none is.
-    durable: Vec<bool>,
-    refused: Vec<(usize, BadRecord)>,
-    failure: Option<SinkError>,
-}
-
-impl Outcome {
-    fn failed(error: SinkError) -> Self {
-        Self { failure: Some(error), ..Self::default() }
-    }
-
-    fn mark(&mut self, rows: Range<usize>, all: usize) {
-        self.durable.resize(all, false);
-        self.durable[rows].fill(true);
-    }
 }
 
 impl BigQueryWriter {
@@ -62,15 +39,9 @@ impl BigQueryWriter {
                 hint: None,
             });
         };
-        let deadline = self.shared.config.timeout.0 * CALLS_TO_ENSURE;
-        let ensured = tokio::time::timeout(deadline, table.ensure(&self.shared.server, &self.shared.config));
-        match ensured.await {
-            Ok(Ok(())) => self.send(batch, &table).await,
-            Ok(Err(error)) => Outcome::failed(error),
-            Err(_) => Outcome::failed(SinkError::transient(format!(
-                "looking at the table `{}`: no answer within the time limit",
-                table.name
-            ))),
+        match self.shared.ensure(&table).await {
+            Ok(()) => self.send(batch, &table).await,
+            Err(error) => Outcome::failed(error),
         }
     }
 
@@ -188,43 +159,7 @@ impl Writer for BigQueryWriter {
                 }
                 futures::stream::iter(writes).buffered(TABLES_AT_ONCE).collect().await
             };
-            if outcomes.iter().all(|outcome| outcome.failure.is_none() && outcome.refused.is_empty()) {
-                return Ok(());
-            }
-            Err(settle(batches, outcomes))
+            settle(batches, outcomes)
         })
     }
-}
-
-/// Cuts the rows that are in out of the batches and makes one error of all.
-fn settle(batches: &mut [Batch], outcomes: Vec<Outcome>) -> SinkError {
-    let mut rejected = Vec::new();
-    let mut failures = Vec::new();
-    for (index, (batch, outcome)) in batches.iter_mut().zip(outcomes).enumerate() {
-        let in_table = |row: usize| outcome.durable.get(row).copied().unwrap_or(false);
-        for (row, why) in outcome.refused {
-            let left_before = (0..row).filter(|earlier| !in_table(*earlier)).count();
-            rejected.push(RejectedRow { batch: index, row: left_before, why });
-        }
-        batch.retain_rows(|row, _| !in_table(row));
-        failures.extend(outcome.failure);
-    }
-    rejected.sort_unstable_by_key(|rejected| (rejected.batch, rejected.row));
-    if let Some(fatal) = failures.iter().position(|failure| matches!(failure, SinkError::Fatal { .. })) {
-        return failures.swap_remove(fatal);
-    }
-    if !rejected.is_empty() {
-        return SinkError::Rejected { rows: rejected };
-    }
-    let mut causes = Vec::new();
-    let mut longest: Option<Duration> = None;
-    for failure in failures {
-        if let SinkError::Transient { cause, retry_after } = failure {
-            longest = longest.max(retry_after);
-            if !causes.contains(&cause) {
-                causes.push(cause);
-            }
-        }
-    }
-    SinkError::Transient { cause: causes.join("; "), retry_after: longest }
 }
