@@ -24,7 +24,6 @@ use txconnect_kafka::{CommitPosition, Consumer, GroupState, KafkaError, Tuning};
 use self::target::Target;
 use super::{CommandError, logging, print_result, runtime, say};
 use crate::config::{self, Pipeline};
-use crate::delivery::GROUP_NOTE;
 use crate::terminal::numbers::counted;
 use crate::terminal::progress::Screen;
 

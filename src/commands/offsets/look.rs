@@ -3,10 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
+use crate::delivery::Note;
 use txconnect_connector_api::{StoredPosition, TopicPartition};
 use txconnect_kafka::{CommittedMetadata, GroupState};
 
-use super::{CommandError, GROUP_NOTE, Opened, QUESTION, kafka_words, sink_words};
+use super::{CommandError, Opened, QUESTION, kafka_words, sink_words};
 
 /// All that is known about the positions of a pipeline.
 #[derive(Clone, Debug)]
@@ -103,7 +104,7 @@ pub(super) fn look(opened: &Opened) -> Result<View, CommandError> {
         .map(|committed| {
             let partition = committed.partition;
             let begin = begins.get(&partition).copied().unwrap_or(0);
-            let noted = matches!(&committed.metadata, CommittedMetadata::Text(note) if note == GROUP_NOTE);
+            let noted = matches!(&committed.metadata, CommittedMetadata::Text(text) if Note::read(text) == Ok(Note::OffsetsInSink));
             PartitionView {
                 topic_id: ids.get(&*partition.topic).cloned().flatten(),
                 begin,

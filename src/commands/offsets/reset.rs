@@ -5,7 +5,8 @@ use txconnect_kafka::{CommitPosition, MoveGroupError};
 
 use super::look::{PartitionView, View};
 use super::target::Target;
-use super::{CommandError, GROUP_NOTE, kafka_words, show, sink_words};
+use super::{CommandError, kafka_words, show, sink_words};
+use crate::delivery::Note;
 use crate::terminal::numbers::grouped;
 use crate::terminal::table::{Align, Table};
 
@@ -156,7 +157,7 @@ pub(super) fn perform(
         .map(|change| CommitPosition {
             partition: change.partition.clone(),
             next_offset: change.to,
-            metadata: in_sink.then(|| GROUP_NOTE.to_owned()),
+            metadata: in_sink.then(|| Note::OffsetsInSink.to_text()),
         })
         .collect();
     let group = &view.group;
@@ -352,7 +353,7 @@ mod tests {
             assert_eq!(stored[0].next_offset, 100);
             assert_eq!(stored[0].topic_id.as_deref(), Some("id-of-a"));
             assert_eq!(commits[0].next_offset, 100);
-            assert_eq!(commits[0].metadata.as_deref(), Some(GROUP_NOTE));
+            assert_eq!(commits[0].metadata.as_deref(), Some(Note::OffsetsInSink.to_text().as_str()));
             Ok(())
         })
         .unwrap();
