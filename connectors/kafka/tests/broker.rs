@@ -423,3 +423,125 @@ fn a_position_for_a_partition_that_is_not_there_is_refused_by_name() {
     let stored = consumer.committed(&[TopicPartition::new(&*topic, 0)], PATIENCE).unwrap();
     assert_eq!(stored[0].offset, Some(0));
 }
+
+/// Commits and answers what the broker said of each position.
+fn commit(consumer: &Consumer, token: u64, positions: &[CommitPosition]) -> Vec<Result<(), CommitErrorKind>> {
+    consumer.commit(token, positions).unwrap();
+    let answer = consumer.commit_answer(PATIENCE).unwrap();
+    assert_eq!(answer.token, token);
+    answer.results.into_iter().map(|(_, result)| result.map_err(|error| error.kind)).collect()
+}
+
+fn noted(partition: &TopicPartition, next_offset: i64, note: Option<String>) -> CommitPosition {
+    CommitPosition { partition: partition.clone(), next_offset, metadata: note }
+}
+
+fn join_by(protocol: &str, brokers: &str, topic: &str, group: &str, properties: &[(&str, &str)]) -> Member {
+    let mut all = serde_json::json!({ "group.protocol": protocol });
+    for (key, value) in properties {
+        all[*key] = (*value).into();
+    }
+    let config: KafkaSourceConfig = serde_json::from_value(
+        serde_json::json!({ "brokers": brokers, "topics": [topic], "properties": all }),
+    )
+    .unwrap();
+    let consumer = Consumer::connect(&config, group, Tuning::default()).unwrap();
+    consumer.subscribe(&[topic.to_owned()]).unwrap();
+    let queue = consumer.lane_queue(Arc::new(|| {})).unwrap();
+    Member { consumer, queue, owned: BTreeSet::new(), offsets: Vec::new() }
+}
+
+#[test]
+fn a_note_of_4096_bytes_is_kept_a_longer_one_is_never_sent_and_none_wipes_the_one_before() {
+    let Some(brokers) = brokers() else { return };
+    let topic = make_topic(&brokers, "note-length", 2, &[]);
+    let group = unique("group");
+    let mut member = Member::join(&brokers, &topic, &group);
+    until("both partitions are here", || {
+        member.turn();
+        member.consumer.assignment().len() == 2
+    });
+    let partitions = [TopicPartition::new(&*topic, 0), TopicPartition::new(&*topic, 1)];
+    let longest = "n".repeat(4096);
+    let results = commit(&member.consumer, 1, &[noted(&partitions[0], 0, Some(longest.clone()))]);
+    assert_eq!(results, [Ok(())]);
+    let too_long = noted(&partitions[0], 0, Some("n".repeat(4097)));
+    assert!(member.consumer.commit(2, &[too_long, noted(&partitions[1], 0, None)]).is_err());
+    let short = noted(&partitions[1], 0, Some("short".into()));
+    assert_eq!(commit(&member.consumer, 2, &[short]), [Ok(())]);
+    let stored = |consumer: &Consumer| -> Vec<Option<String>> {
+        let committed = consumer.committed(&partitions, PATIENCE).unwrap();
+        committed.iter().map(|one| one.metadata.text().map(str::to_owned)).collect()
+    };
+    assert_eq!(stored(&member.consumer), [Some(longest), Some("short".into())]);
+    assert_eq!(commit(&member.consumer, 3, &[noted(&partitions[1], 0, None)]), [Ok(())]);
+    assert_eq!(stored(&member.consumer)[1], None);
+}
+
+/// The broker fences by membership, not by ownership: whoever is a member may commit for any partition. This is why
+/// commits come from one thread that knows what it holds.
+#[test]
+fn a_member_may_commit_for_a_partition_that_another_owns() {
+    let Some(brokers) = brokers() else { return };
+    for protocol in ["classic", "consumer"] {
+        let topic = make_topic(&brokers, "ownership", 2, &[]);
+        let group = unique("group");
+        let mut members = [
+            join_by(protocol, &brokers, &topic, &group, &[]),
+            join_by(protocol, &brokers, &topic, &group, &[]),
+        ];
+        until("each has one partition", || {
+            members.iter_mut().for_each(Member::turn);
+            members.iter().all(|member| member.owned.len() == 1)
+        });
+        let owned: Vec<TopicPartition> =
+            members.iter().map(|member| member.owned.first().unwrap().clone()).collect();
+        assert_ne!(owned[0], owned[1], "{protocol}");
+        let foreign = noted(&owned[1], 0, Some("of another".into()));
+        let mut token = 0;
+        until("a commit outside a rebalance", || {
+            members.iter_mut().for_each(Member::turn);
+            token += 1;
+            commit(&members[0].consumer, token, std::slice::from_ref(&foreign)) == [Ok(())]
+        });
+        let stored = members[1].consumer.committed(&owned[1..], PATIENCE).unwrap();
+        assert_eq!(stored[0].metadata.text(), Some("of another"), "{protocol}");
+    }
+}
+
+/// Nobody polls it for longer than `max.poll.interval.ms`: the group goes on without it, and takes nothing from it.
+#[test]
+fn a_member_that_was_dropped_commits_nothing() {
+    let Some(brokers) = brokers() else { return };
+    for protocol in ["classic", "consumer"] {
+        let topic = make_topic(&brokers, "dropped", 1, &[]);
+        let group = unique("group");
+        let mut properties = vec![("max.poll.interval.ms", "6000")];
+        if protocol == "classic" {
+            properties.push(("session.timeout.ms", "6000"));
+        }
+        let mut zombie = join_by(protocol, &brokers, &topic, &group, &properties);
+        until("it has the partition", || {
+            zombie.turn();
+            zombie.owned.len() == 1
+        });
+        let partition = TopicPartition::new(&*topic, 0);
+        until("its commit is taken", || {
+            zombie.turn();
+            commit(&zombie.consumer, 1, &[noted(&partition, 0, Some("before".into()))]) == [Ok(())]
+        });
+        let mut heir = join_by(protocol, &brokers, &topic, &group, &[]);
+        until("another has taken the partition over", || {
+            heir.turn();
+            heir.owned.len() == 1
+        });
+        let late = noted(&partition, 0, Some("too late".into()));
+        assert_eq!(
+            commit(&zombie.consumer, 2, &[late]),
+            [Err(CommitErrorKind::MembershipLost)],
+            "{protocol}"
+        );
+        let stored = heir.consumer.committed(std::slice::from_ref(&partition), PATIENCE).unwrap();
+        assert_eq!(stored[0].metadata.text(), Some("before"), "{protocol}");
+    }
+}

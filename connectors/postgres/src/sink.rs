@@ -205,7 +205,7 @@ impl Sink for PostgresSink {
             Protocol::OffsetsInSink => {
                 Some(OffsetsTable::in_schema(&self.shared.config.offsets_table().schema))
             }
-            Protocol::AtLeastOnce => None,
+            Protocol::AtLeastOnce | Protocol::TwoPhase => None,
         };
         Box::new(PostgresWriter::new(Arc::clone(&self.shared), pipeline, offsets))
     }
@@ -216,7 +216,7 @@ impl Sink for PostgresSink {
                 let schema = self.shared.config.offsets_table().schema;
                 Some(Arc::new(PostgresOffsets::new(self.shared.connector.clone(), &schema, pipeline)))
             }
-            Protocol::AtLeastOnce => None,
+            Protocol::AtLeastOnce | Protocol::TwoPhase => None,
         }
     }
 
