@@ -1,4 +1,4 @@
-//! The BigQuery sink: batches of rows as `tabledata.insertAll` requests.
+//! The BigQuery sink: batches of rows through the Storage Write API or as `tabledata.insertAll` requests.
 //!
 //! | module | what it does |
 //! |---|---|
@@ -24,6 +24,7 @@ mod fit;
 mod plan;
 mod rest;
 mod sink;
+mod storage;
 mod table;
 mod time_text;
 mod values;

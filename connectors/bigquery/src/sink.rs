@@ -12,7 +12,7 @@ use txconnect_connector_api::{
     ConfigProblem, Encoder, Protocol, Sink, SinkError, SinkLimits, TableCount, TableSchema, Writer,
 };
 
-use crate::config::{BigQueryConfig, Credentials, Endpoint};
+use crate::config::{BigQueryConfig, Credentials, EMULATOR_VARIABLE, Endpoint};
 use crate::credentials::TokenSource;
 use crate::encode::{MAX_REQUEST_BYTES, MAX_REQUEST_ROWS, RowEncoder};
 use crate::error::CallError;
@@ -20,9 +20,6 @@ use crate::plan::TablePlan;
 use crate::rest::Server;
 use crate::table::Table;
 use crate::writer::BigQueryWriter;
-
-/// The variable by which Google's own clients find an emulator.
-const EMULATOR_VARIABLE: &str = "BIGQUERY_EMULATOR_HOST";
 
 /// Writes rows into BigQuery tables.
 pub struct BigQuerySink {
@@ -111,7 +108,7 @@ impl BigQuerySink {
                 ),
             }];
         };
-        match TablePlan::new(schema) {
+        match TablePlan::new(&self.shared.config, schema) {
             Ok(plan) => plan.layout_problems(&self.shared.config),
             Err(problems) => problems,
         }
@@ -184,9 +181,9 @@ impl Sink for BigQuerySink {
         SinkLimits {
             request_bytes: MAX_REQUEST_BYTES,
             request_rows: MAX_REQUEST_ROWS,
-            in_flight: usize::from(self.shared.config.in_flight.max(1)),
+            in_flight: self.shared.config.in_flight(),
             batches_mix_partitions: true,
-            usual_rows: 500,
+            usual_rows: self.shared.config.usual_rows(),
         }
     }
 
@@ -198,7 +195,7 @@ impl Sink for BigQuerySink {
         if let Some(problem) = self.plan_problems(topic, schema).into_iter().next() {
             return Err(SinkError::Fatal { cause: problem.message, hint: problem.help });
         }
-        let plan = schema.map(TablePlan::new);
+        let plan = schema.map(|schema| TablePlan::new(&self.shared.config, schema));
         let (Some(schema), Some(Ok(plan))) = (schema, plan) else {
             return Err(SinkError::fatal(
                 format!("the records of `{topic}` give no table"),
