@@ -1,24 +1,38 @@
 //! The `bigquery` block of a pipeline file.
 
+mod endpoint;
+mod problems;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use reqwest::Url;
 use schemars::JsonSchema;
 use serde::Deserialize;
-use txconnect_connector_api::{ConfigProblem, HumanDuration};
+use txconnect_connector_api::{HumanDuration, KafkaColumn};
+
+pub use endpoint::StorageEndpoint;
+pub(crate) use endpoint::{EMULATOR_VARIABLE, Endpoint};
 
 /// The variable that a table name may hold.
 const TOPIC_VARIABLE: &str = "{topic}";
 
-/// BigQuery's limit (<https://cloud.google.com/bigquery/docs/clustered-tables>).
-const MAX_CLUSTER_COLUMNS: usize = 4;
+/// The word of `newest_by` that means the position in Kafka.
+const OFFSET: &str = "offset";
+
+/// The word of `newest_by` that means Kafka's time of the record.
+const TIMESTAMP: &str = "timestamp";
+
+/// How far behind a table may be where the block does not say. BigQuery's advice is the larger of what its readers bear
+/// and twice the time of a background apply plus seven minutes
+/// (<https://cloud.google.com/bigquery/docs/change-data-capture#recommended-max-staleness>): this leaves four minutes
+/// for an apply.
+const USUAL_STALENESS: Duration = Duration::from_mins(15);
 
 /// Writes records into BigQuery tables, one table per topic by default.
 ///
 /// Every record needs `decode: json` and a schema: the schema gives the columns. A record without a value
-/// (a tombstone) makes no row and is counted as filtered.
+/// (a tombstone) makes no row and is counted as filtered, unless `delete_on_tombstone` says otherwise.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct BigQueryConfig {
@@ -36,9 +50,37 @@ pub struct BigQueryConfig {
     /// What a record does to the table.
     #[serde(default)]
     pub write: WriteMode,
-    /// What a crash between the write and the commit of the Kafka offset may do.
+    /// What a crash between the write and the commit of the Kafka offset may do. Default: `exactly_once` for
+    /// `api: storage_write` with `write: append`, else `at_least_once`, which loses nothing for `write: upsert` either:
+    /// a row that is written again takes its own place.
     #[serde(default)]
-    pub delivery: Delivery,
+    pub delivery: Option<Delivery>,
+    /// The columns that make a row the same row, for `write: upsert`: at most 16, the primary key of the table. They
+    /// hold no null.
+    #[serde(default)]
+    pub key: Vec<String>,
+    /// Which of two rows with one key is the newer one, for `write: upsert`: `offset`, the record that comes later in
+    /// its partition; `timestamp`, the record with the later time in Kafka; or the name of a column, whose larger value
+    /// wins, null being the smallest. Where they are equal, the record that comes later. Records with one key belong
+    /// in one partition; where several topics share the table, use `timestamp` or a column.
+    #[serde(default = "default_newest_by")]
+    pub newest_by: String,
+    /// Whether a record without a value deletes the row whose key the record's key gives, for `write: upsert`. BigQuery
+    /// remembers a deletion for two days: an older row that is written again after that is there until its tombstone
+    /// is read again too.
+    #[serde(default)]
+    pub delete_on_tombstone: bool,
+    /// How a record's key gives the key columns, for `delete_on_tombstone`. Default: `json`.
+    #[serde(default)]
+    pub key_decode: Option<KeyDecode>,
+    /// How far behind a query may see a table that is created here, for `write: upsert`, in whole seconds. `0s`: every
+    /// query applies the latest rows itself, which costs more. Default: `15m`.
+    #[serde(default)]
+    pub max_staleness: Option<HumanDuration>,
+    /// Columns that say where a row came from: `topic`, `partition`, `offset`, `timestamp` give `_kafka_topic`,
+    /// `_kafka_partition`, `_kafka_offset` and `_kafka_timestamp`. Default: none.
+    #[serde(default)]
+    pub kafka_columns: Vec<KafkaColumn>,
     /// What is done about a table that is missing.
     #[serde(default)]
     pub table_changes: TableChanges,
@@ -59,21 +101,27 @@ pub struct BigQueryConfig {
     /// `BIGQUERY_EMULATOR_HOST` (`host:port` or an address) where it is set, else Google's.
     #[serde(default)]
     pub endpoint: Option<String>,
+    /// Address of the server for `api: storage_write`, for example `http://localhost:9050`. Default: host and port of
+    /// `endpoint` or `BIGQUERY_EMULATOR_HOST` where that is an `http` address, else Google's.
+    #[serde(default)]
+    pub storage_endpoint: Option<String>,
     /// Who we are. Default: `none` where `BIGQUERY_EMULATOR_HOST` gives the address or `endpoint` is an
     /// `http` address of this machine, else `application_default`.
     #[serde(default)]
     pub credentials: Option<Credentials>,
     /// Whether rows carry an id (`topic-partition-offset`) by which BigQuery recognises, on a best effort
-    /// basis and for about a minute, a row that is sent again. Without ids BigQuery takes more rows a second.
-    #[serde(default = "default_true")]
-    pub insert_ids: bool,
-    /// How many batches of one lane may be on their way at once, 1 to 64.
-    #[serde(default = "default_in_flight")]
-    #[schemars(range(min = 1, max = 64))]
-    pub in_flight: u16,
-    /// How request bodies are packed.
+    /// basis and for about a minute, a row that is sent again. Without ids BigQuery takes more rows a second. Only for
+    /// `api: insert_all`. Default: `true`.
     #[serde(default)]
-    pub compression: Compression,
+    pub insert_ids: Option<bool>,
+    /// How many batches of one lane may be on their way at once, 1 to 64. Default: 4 for `api: insert_all`, 16 for
+    /// `api: storage_write`.
+    #[serde(default)]
+    #[schemars(range(min = 1, max = 64))]
+    pub in_flight: Option<u16>,
+    /// How request bodies are packed. Only for `api: insert_all`. Default: `fast`.
+    #[serde(default)]
+    pub compression: Option<Compression>,
     /// What becomes of a time that is finer than a microsecond, which is all that BigQuery keeps.
     #[serde(default)]
     pub finer_times: FinerTimes,
@@ -86,8 +134,10 @@ pub struct BigQueryConfig {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Api {
-    /// The streaming call `tabledata.insertAll`. BigQuery recommends batches of 500 rows.
+    /// The Storage Write API: rows travel as protobuf, which costs half as much and, for small rows, far less.
     #[default]
+    StorageWrite,
+    /// The streaming call `tabledata.insertAll`. BigQuery recommends batches of 500 rows.
     InsertAll,
 }
 
@@ -98,15 +148,40 @@ pub enum WriteMode {
     /// Every record is a new row.
     #[default]
     Append,
+    /// A row whose key is there already takes its place, if it is the newer one.
+    Upsert,
 }
 
 /// What a crash between the write and the commit of the Kafka offset may do.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Delivery {
+    /// No record is lost and none is written twice: rows become visible with the Kafka commit that counts them.
+    ExactlyOnce,
     /// No record is lost; rows may be written a second time.
-    #[default]
     AtLeastOnce,
+}
+
+/// How a record's key gives the key columns.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum KeyDecode {
+    /// A JSON object with the key's fields, or the value alone where the key is one column.
+    #[default]
+    Json,
+    /// Text as it is, where the key is one column.
+    String,
+}
+
+/// Which of two rows with one key is the newer one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NewestBy<'a> {
+    /// The record that comes later.
+    Offset,
+    /// The record with the later time in Kafka; where they are equal, the record that comes later.
+    Timestamp,
+    /// The row with the larger value in this column; where they are equal, the record that comes later.
+    Column(&'a str),
 }
 
 /// What is done about a table that is missing.
@@ -200,12 +275,8 @@ fn default_table() -> String {
     TOPIC_VARIABLE.to_owned()
 }
 
-fn default_true() -> bool {
-    true
-}
-
-fn default_in_flight() -> u16 {
-    4
+fn default_newest_by() -> String {
+    OFFSET.to_owned()
 }
 
 fn default_timeout() -> HumanDuration {
@@ -213,101 +284,53 @@ fn default_timeout() -> HumanDuration {
 }
 
 impl BigQueryConfig {
-    /// Mistakes that the types alone cannot show, all at once.
-    pub fn problems(&self) -> Vec<ConfigProblem> {
-        let mut problems = Vec::new();
-        let mut problem = |path: &str, message: String, help: &str| {
-            problems.push(ConfigProblem { path: path.to_owned(), message, help: Some(help.to_owned()) });
+    /// What a crash between the write and the commit of the Kafka offset may do.
+    pub fn delivery(&self) -> Delivery {
+        self.delivery.unwrap_or(match (self.api, self.write) {
+            (Api::StorageWrite, WriteMode::Append) => Delivery::ExactlyOnce,
+            (Api::StorageWrite, WriteMode::Upsert) | (Api::InsertAll, _) => Delivery::AtLeastOnce,
+        })
+    }
+
+    /// Which of two rows with one key is the newer one.
+    pub fn newest_by(&self) -> NewestBy<'_> {
+        match self.newest_by.as_str() {
+            OFFSET => NewestBy::Offset,
+            TIMESTAMP => NewestBy::Timestamp,
+            column => NewestBy::Column(column),
+        }
+    }
+
+    /// How far behind a query may see a table that is created here, for `write: upsert`.
+    pub fn max_staleness(&self) -> Duration {
+        self.max_staleness.map_or(USUAL_STALENESS, |staleness| staleness.0)
+    }
+
+    /// How many batches of one lane may be on their way at once, at least 1.
+    pub fn in_flight(&self) -> usize {
+        let usual = match self.api {
+            Api::StorageWrite => 16,
+            Api::InsertAll => 4,
         };
-        if !self.project.starts_with(|c: char| c.is_ascii_alphanumeric())
-            || !self.project.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | ':' | '.' | '_'))
-        {
-            problem(
-                "/project",
-                format!("`{}` is not a project id", self.project),
-                "write the id of the project, such as `my-project-1`, not its display name",
-            );
+        usize::from(self.in_flight.unwrap_or(usual).max(1))
+    }
+
+    /// The rows of a batch where the pipeline file does not say.
+    pub fn usual_rows(&self) -> u32 {
+        match self.api {
+            Api::StorageWrite => 5_000,
+            Api::InsertAll => 500,
         }
-        if self.dataset.is_empty()
-            || self.dataset.len() > 1024
-            || !self.dataset.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
-        {
-            problem(
-                "/dataset",
-                format!("`{}` is not a dataset name", self.dataset),
-                "a dataset name holds letters, digits and `_`, without the project",
-            );
-        }
-        let fixed = self.table.replace(TOPIC_VARIABLE, "");
-        if self.table.is_empty() {
-            problem("/table", "the table has no name".to_owned(), "write a name or `{topic}`");
-        } else if fixed.contains(['{', '}']) {
-            problem(
-                "/table",
-                format!("`{}` holds a variable that is not known", self.table),
-                "the only variable is `{topic}`",
-            );
-        } else if !fixed.chars().all(is_table_character) {
-            problem(
-                "/table",
-                format!("`{}` is not a table name", self.table),
-                "a table name holds letters, digits, `_` and `-`; the dataset has its own key",
-            );
-        }
-        if self.cluster_by.len() > MAX_CLUSTER_COLUMNS {
-            problem(
-                "/cluster_by",
-                format!("{} columns are too many", self.cluster_by.len()),
-                "BigQuery clusters by at most four columns",
-            );
-        }
-        for (index, column) in self.cluster_by.iter().enumerate() {
-            if self.cluster_by[..index].iter().any(|earlier| earlier.eq_ignore_ascii_case(column)) {
-                problem(
-                    &format!("/cluster_by/{index}"),
-                    format!("`{column}` is named twice"),
-                    "name every column once",
-                );
-            }
-        }
-        if let Some(expiration) = self.partition_by.as_ref().and_then(|partition| partition.expiration)
-            && expiration.0.is_zero()
-        {
-            problem(
-                "/partition_by/expiration",
-                "partitions would be deleted at once".to_owned(),
-                "write a time such as `90d`, or leave it out to keep rows for ever",
-            );
-        }
-        if !(1..=64).contains(&self.in_flight) {
-            problem("/in_flight", format!("{} is not between 1 and 64", self.in_flight), "4 suits most");
-        }
-        if self.timeout.0 < Duration::from_secs(1) {
-            problem("/timeout", format!("{} is too short for a request", self.timeout), "60s suits most");
-        }
-        for (key, value) in &self.labels {
-            if !is_label(key) || key.is_empty() || !is_label(value) {
-                problem(
-                    &format!("/labels/{}", key.replace('~', "~0").replace('/', "~1")),
-                    format!("`{key}: {value}` is not a label"),
-                    "keys and values hold at most 63 lower-case letters, digits, `_` and `-`",
-                );
-            }
-        }
-        if let Some(endpoint) = &self.endpoint {
-            match Endpoint::parse(endpoint) {
-                Err(why) => {
-                    problem("/endpoint", format!("`{endpoint}` {why}"), "write it as `http://host:port`");
-                }
-                Ok(endpoint) if endpoint.sends_tokens_in_clear(self.credentials.as_ref()) => problem(
-                    "/endpoint",
-                    "an access token would travel without encryption".to_owned(),
-                    "use an `https` address, or `credentials: none` where the server is an emulator",
-                ),
-                Ok(_) => {}
-            }
-        }
-        problems
+    }
+
+    /// Whether rows carry an id, for `api: insert_all`.
+    pub fn insert_ids(&self) -> bool {
+        self.insert_ids.unwrap_or(true)
+    }
+
+    /// How request bodies are packed, for `api: insert_all`.
+    pub fn compression(&self) -> Compression {
+        self.compression.unwrap_or_default()
     }
 
     /// The table's name for `topic`, without the dataset.
@@ -321,181 +344,5 @@ fn is_table_character(c: char) -> bool {
     c.is_ascii_alphanumeric() || matches!(c, '_' | '-')
 }
 
-fn is_label(text: &str) -> bool {
-    text.chars().count() <= 63
-        && text.chars().all(|c| c.is_alphanumeric() && !c.is_uppercase() || matches!(c, '_' | '-'))
-}
-
-/// Where the server is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Endpoint {
-    /// The address up to and including `/bigquery/v2`, without a slash at the end.
-    pub(crate) base: String,
-    /// Whether the address is one of this machine.
-    pub(crate) loopback: bool,
-    encrypted: bool,
-}
-
-impl Endpoint {
-    /// Reads an address. Where it has no path of its own, `/bigquery/v2` is added.
-    pub(crate) fn parse(address: &str) -> Result<Self, &'static str> {
-        let url = Url::parse(address).map_err(|_| "is not an address")?;
-        if !matches!(url.scheme(), "http" | "https") {
-            return Err("is neither an http nor an https address");
-        }
-        if !url.username().is_empty() || url.password().is_some() {
-            return Err("holds a user name or password; credentials have their own key");
-        }
-        if url.query().is_some() || url.fragment().is_some() {
-            return Err("holds more than a host, a port and a path");
-        }
-        let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
-        let loopback = host == "localhost"
-            || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback());
-        let encrypted = url.scheme() == "https";
-        let mut base = url.as_str().trim_end_matches('/').to_owned();
-        if url.path() == "/" {
-            base.push_str("/bigquery/v2");
-        }
-        Ok(Self { base, loopback, encrypted })
-    }
-
-    /// Google's own address.
-    pub(crate) fn google() -> Self {
-        let base = "https://bigquery.googleapis.com/bigquery/v2".to_owned();
-        Self { base, loopback: false, encrypted: true }
-    }
-
-    /// Whether nobody has to say who they are, as long as the configuration does not say otherwise.
-    pub(crate) fn is_local_plain(&self) -> bool {
-        self.loopback && !self.encrypted
-    }
-
-    /// Whether an access token could be read on its way.
-    pub(crate) fn sends_tokens_in_clear(&self, credentials: Option<&Credentials>) -> bool {
-        !self.encrypted && !self.loopback && credentials != Some(&Credentials::None)
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-    use serde_json::json;
-
-    fn config(extra: serde_json::Value) -> BigQueryConfig {
-        let mut all = json!({ "project": "my-project", "dataset": "transactions" });
-        let serde_json::Value::Object(extra) = extra else { panic!("an object") };
-        all.as_object_mut().unwrap().extend(extra);
-        serde_json::from_value(all).unwrap()
-    }
-
-    #[test]
-    fn the_shortest_block_has_sensible_defaults() {
-        let config = config(json!({}));
-        assert_eq!(config.problems(), []);
-        assert_eq!(config.table_name("cash_ins"), "cash_ins");
-        assert_eq!(config.table_name("shop.orders-v1"), "shop_orders-v1");
-        assert!(config.insert_ids);
-        assert_eq!(config.in_flight, 4);
-        assert_eq!(config.timeout.0, Duration::from_mins(1));
-    }
-
-    #[test]
-    fn every_mistake_is_named_with_its_place() {
-        let config = config(json!({
-            "project": "My Project!", "dataset": "a.b", "table": "{tenant}_x",
-            "cluster_by": ["a", "b", "c", "d", "A"], "in_flight": 0, "timeout": "10ms",
-            "labels": { "Team": "x" }, "endpoint": "ftp://here",
-            "partition_by": { "expiration": "0s" }
-        }));
-        let paths: Vec<String> = config.problems().into_iter().map(|problem| problem.path).collect();
-        assert_eq!(
-            paths,
-            [
-                "/project",
-                "/dataset",
-                "/table",
-                "/cluster_by",
-                "/cluster_by/4",
-                "/partition_by/expiration",
-                "/in_flight",
-                "/timeout",
-                "/labels/Team",
-                "/endpoint"
-            ]
-        );
-    }
-
-    #[test]
-    fn a_table_in_another_dataset_is_refused() {
-        assert_eq!(config(json!({ "table": "other.t" })).problems()[0].path, "/table");
-    }
-
-    #[test]
-    fn a_token_is_not_sent_in_clear_to_another_machine() {
-        let open = json!({ "endpoint": "http://bigquery.internal:9050" });
-        assert_eq!(config(open).problems()[0].path, "/endpoint");
-        for fine in [
-            json!({ "endpoint": "http://bigquery.internal:9050", "credentials": "none" }),
-            json!({ "endpoint": "http://127.0.0.1:9050" }),
-            json!({ "endpoint": "https://bigquery.internal" }),
-        ] {
-            assert_eq!(config(fine).problems(), []);
-        }
-    }
-
-    #[test]
-    fn an_address_without_a_path_gets_the_one_of_the_api() {
-        for (address, base, loopback) in [
-            ("http://localhost:9050", "http://localhost:9050/bigquery/v2", true),
-            ("http://[::1]:9050/", "http://[::1]:9050/bigquery/v2", true),
-            ("https://example.com/own/v2/", "https://example.com/own/v2", false),
-        ] {
-            let endpoint = Endpoint::parse(address).unwrap();
-            assert_eq!((endpoint.base.as_str(), endpoint.loopback), (base, loopback));
-        }
-        assert!(Endpoint::parse("http://user:secret@host").is_err());
-    }
-
-    #[test]
-    fn credentials_are_a_word_or_a_file() {
-        assert_eq!(config(json!({ "credentials": "none" })).credentials, Some(Credentials::None));
-        assert_eq!(
-            config(json!({ "credentials": { "service_account_file": "key.json" } })).credentials,
-            Some(Credentials::ServiceAccountFile("key.json".into()))
-        );
-    }
-
-    #[test]
-    fn unknown_keys_and_modes_that_do_not_work_are_refused() {
-        for (key, value) in [("colour", "red"), ("api", "storage_write"), ("write", "upsert")] {
-            let text = json!({ "project": "p", "dataset": "d", key: value });
-            assert!(serde_json::from_value::<BigQueryConfig>(text).is_err(), "{key}");
-        }
-    }
-
-    #[test]
-    fn every_key_is_documented_for_users() {
-        let schema = schemars::schema_for!(BigQueryConfig);
-        let properties = schema.get("properties").and_then(serde_json::Value::as_object).unwrap();
-        assert_eq!(properties.len(), 18);
-        for (key, property) in properties {
-            assert!(property.get("description").is_some(), "{key}");
-        }
-        assert_eq!(schema.get("required"), Some(&json!(["project", "dataset"])));
-    }
-
-    proptest! {
-        #[test]
-        fn table_names_hold_only_what_bigquery_takes(topic in "[a-zA-Z0-9._ä{}-]{1,40}") {
-            let name = config(json!({})).table_name(&topic);
-            prop_assert!(name.chars().all(is_table_character), "{}", name);
-        }
-
-        #[test]
-        fn no_address_makes_the_reader_panic(address in any::<String>()) {
-            let _ = Endpoint::parse(&address);
-        }
-    }
-}
+mod tests;

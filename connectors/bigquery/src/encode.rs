@@ -54,8 +54,8 @@ impl RowEncoder {
                 ignored_fields: 0,
                 scratch: Vec::new(),
             },
-            ids: config.insert_ids.then(|| InsertIds::new(topic)),
-            compression: config.compression,
+            ids: config.insert_ids().then(|| InsertIds::new(topic)),
+            compression: config.compression(),
         }
     }
 }

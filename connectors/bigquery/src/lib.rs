@@ -1,4 +1,4 @@
-//! The BigQuery sink: batches of rows as `tabledata.insertAll` requests.
+//! The BigQuery sink: batches of rows through the Storage Write API or as `tabledata.insertAll` requests.
 //!
 //! | module | what it does |
 //! |---|---|

@@ -1,17 +1,19 @@
-//! From a schema to a BigQuery table: its columns, and how it is created.
+//! From a schema to a BigQuery table: its columns, its key, and how it is created.
 
-use std::fmt::Write as _;
+mod resource;
 
-use serde_json::{Map, Value, json};
-use txconnect_connector_api::{Column, Columns, ConfigProblem, Kind, Mode, TableSchema};
+use txconnect_connector_api::{Column, Columns, ConfigProblem, KafkaColumn, Kind, Mode, TableSchema};
 
-use crate::config::{BigQueryConfig, PartitionBy, PartitionType};
+use crate::config::{BigQueryConfig, NewestBy, PartitionBy, PartitionType, WriteMode};
+
+pub(crate) use resource::{alter_table, interval, sql_type};
 
 /// BigQuery's limit (<https://cloud.google.com/bigquery/docs/schemas#column_names>).
 const MAX_NAME_CHARACTERS: usize = 300;
 
-/// BigQuery's limit (<https://cloud.google.com/bigquery/docs/schemas#column_descriptions>).
-const MAX_DESCRIPTION_CHARACTERS: usize = 1024;
+/// BigQuery's limit for tables whose rows are replaced
+/// (<https://cloud.google.com/bigquery/docs/change-data-capture#limitations>).
+const MAX_UPSERT_COLUMNS: usize = 2_000;
 
 /// Names with these beginnings belong to BigQuery, in any case.
 const RESERVED_PREFIXES: [&str; 7] =
@@ -46,17 +48,43 @@ pub(crate) struct Field {
 /// A table as it should be.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct TablePlan {
+    /// The columns of the schema, then those that Kafka fills.
     pub(crate) fields: Vec<Field>,
+    /// Indices of the primary key's columns, for `write: upsert`.
+    pub(crate) key: Vec<usize>,
     description: Option<String>,
 }
 
 impl TablePlan {
-    /// The table that `schema` describes, or why BigQuery would refuse it.
-    pub(crate) fn new(schema: &TableSchema) -> Result<Self, Vec<ConfigProblem>> {
+    /// The table that `schema` describes, or why BigQuery would refuse it. Paths are JSON pointers inside the `bigquery`
+    /// block; an empty one is the whole block.
+    pub(crate) fn new(config: &BigQueryConfig, schema: &TableSchema) -> Result<Self, Vec<ConfigProblem>> {
         let mut problems = Vec::new();
-        let fields = fields(&schema.columns, "", &mut problems);
+        let mut fields = fields(&schema.columns, "", &mut problems);
+        if !problems.is_empty() {
+            return Err(problems);
+        }
+        let key = check_key(config, schema, &mut fields, &mut problems);
+        if config.write == WriteMode::Upsert && fields.len() + config.kafka_columns.len() > MAX_UPSERT_COLUMNS
+        {
+            problems.push(problem(
+                "/write",
+                format!("a table whose rows are replaced has at most {MAX_UPSERT_COLUMNS} columns"),
+                "gather properties in objects, or mark some `x-column: {ignore: true}`",
+            ));
+        }
+        for (index, &column) in config.kafka_columns.iter().enumerate() {
+            if fields.iter().any(|field| field.name.eq_ignore_ascii_case(column.name())) {
+                problems.push(problem(
+                    &format!("/kafka_columns/{index}"),
+                    format!("the schema has a column `{}` of its own", column.name()),
+                    "give that one another name in the schema: `x-column: {name: …}`",
+                ));
+            }
+            fields.push(kafka_field(column));
+        }
         if problems.is_empty() {
-            Ok(Self { fields, description: schema.description.clone() })
+            Ok(Self { fields, key, description: schema.description.clone() })
         } else {
             Err(problems)
         }
@@ -118,64 +146,140 @@ impl TablePlan {
     fn top_level(&self, name: &str) -> Option<&Field> {
         self.fields.iter().find(|field| field.name.eq_ignore_ascii_case(name))
     }
+}
 
-    /// The body of `tables.insert`.
-    pub(crate) fn resource(&self, config: &BigQueryConfig, table: &str) -> Value {
-        let mut resource = json!({
-            "tableReference": {
-                "projectId": config.project, "datasetId": config.dataset, "tableId": table
-            },
-            "schema": { "fields": resources(&self.fields) },
-        });
-        if let Some(description) = &self.description {
-            resource["description"] = shortened(description).into();
+/// The index of the column that `name` means: a column's name, or the property that fills it.
+pub(crate) fn position(schema: &TableSchema, name: &str) -> Option<usize> {
+    let columns = schema.columns.as_slice();
+    columns
+        .iter()
+        .position(|column| column.name.eq_ignore_ascii_case(name))
+        .or_else(|| columns.iter().position(|column| column.property == name))
+}
+
+/// Finds the columns of the key and makes them required; checks the column that tells newer from older.
+fn check_key(
+    config: &BigQueryConfig,
+    schema: &TableSchema,
+    fields: &mut [Field],
+    problems: &mut Vec<ConfigProblem>,
+) -> Vec<usize> {
+    if config.write != WriteMode::Upsert {
+        return Vec::new();
+    }
+    let mut key = Vec::new();
+    for (place, name) in config.key.iter().enumerate() {
+        let path = format!("/key/{place}");
+        let Some(index) = position(schema, name) else {
+            problems.push(no_column(&path, name));
+            continue;
+        };
+        if let Some(why) = fields[index].key_problem() {
+            problems.push(problem(
+                &path,
+                format!("`{name}` {why}, which BigQuery does not take in a primary key"),
+                "name columns of text, integers, decimals, booleans, bytes, dates or timestamps",
+            ));
         }
-        if !config.labels.is_empty() {
-            resource["labels"] = json!(config.labels);
+        if key.contains(&index) {
+            problems.push(problem(
+                &path,
+                format!(
+                    "the column `{}` is named twice, by its own name and by its property's",
+                    fields[index].name
+                ),
+                "name every column once",
+            ));
         }
-        if let Some(partition) = &config.partition_by {
-            let mut partitioning = json!({ "type": partition.granularity.name() });
-            if let Some(column) = &partition.column {
-                partitioning["field"] = column.as_str().into();
-            }
-            if let Some(expiration) = partition.expiration {
-                partitioning["expirationMs"] = expiration.0.as_millis().to_string().into();
-            }
-            resource["timePartitioning"] = partitioning;
+        key.push(index);
+    }
+    if let NewestBy::Column(name) = config.newest_by() {
+        match position(schema, name) {
+            None => problems.push(no_column("/newest_by", name)),
+            Some(index) if key.contains(&index) => problems.push(problem(
+                "/newest_by",
+                format!("`{name}` is part of the key, so it is the same in both rows"),
+                "name another column, or write `offset` or `timestamp`",
+            )),
+            Some(index) if !fields[index].is_ordered() => problems.push(problem(
+                "/newest_by",
+                format!("`{name}` ({}) has no order that tells newer from older", sql_type(&fields[index], false)),
+                "name a column of numbers (decimals of at most 38 digits), dates or times, or write `offset` or `timestamp`",
+            )),
+            Some(_) => {}
         }
-        if !config.cluster_by.is_empty() {
-            resource["clustering"] = json!({ "fields": config.cluster_by });
+    }
+    for (index, field) in fields.iter_mut().enumerate() {
+        if key.contains(&index) {
+            field.mode = Mode::Required;
+        } else if config.delete_on_tombstone && field.mode == Mode::Required {
+            // A deletion has the key's columns only.
+            field.mode = Mode::Nullable;
         }
-        resource
+    }
+    key
+}
+
+fn no_column(path: &str, name: &str) -> ConfigProblem {
+    problem(
+        path,
+        format!("`{name}` is no column of the schema"),
+        "name a column that every record of the topic has",
+    )
+}
+
+fn problem(path: &str, message: String, help: &str) -> ConfigProblem {
+    ConfigProblem { path: path.to_owned(), message, help: Some(help.to_owned()) }
+}
+
+fn kafka_field(column: KafkaColumn) -> Field {
+    let (kind, description) = match column {
+        KafkaColumn::Topic => (Type::String, "The Kafka topic of the record that the row was made from."),
+        KafkaColumn::Partition => (Type::Integer, "The partition of that topic."),
+        KafkaColumn::Offset => (Type::Integer, "The record's offset in the partition."),
+        KafkaColumn::Timestamp => (Type::Timestamp, "The time that Kafka keeps with the record."),
+    };
+    Field {
+        name: column.name().to_owned(),
+        kind,
+        mode: if column.is_required() { Mode::Required } else { Mode::Nullable },
+        description: Some(description.to_owned()),
+    }
+}
+
+impl Field {
+    /// Why the column cannot be part of a primary key
+    /// (<https://cloud.google.com/bigquery/docs/primary-foreign-keys#limitations>).
+    fn key_problem(&self) -> Option<&'static str> {
+        if self.mode == Mode::Repeated {
+            return Some("holds many values a row");
+        }
+        match self.kind {
+            Type::Float => Some("holds floating-point numbers"),
+            Type::Time => Some("holds times of day"),
+            Type::Json => Some("holds JSON"),
+            Type::Record(_) => Some("holds a record"),
+            Type::Boolean
+            | Type::Integer
+            | Type::Numeric { .. }
+            | Type::BigNumeric { .. }
+            | Type::String
+            | Type::Bytes
+            | Type::Date
+            | Type::Timestamp => None,
+        }
     }
 
-    /// The statement that creates the table, for people.
-    pub(crate) fn ddl(&self, config: &BigQueryConfig, table: &str) -> String {
-        let mut sql = format!("CREATE TABLE `{}.{}.{table}` (\n", config.project, config.dataset);
-        for (index, field) in self.fields.iter().enumerate() {
-            let end = if index + 1 == self.fields.len() { "\n" } else { ",\n" };
-            let _ = write!(sql, "  `{}` {}{end}", field.name, sql_type(field, true));
-        }
-        sql.push(')');
-        if let Some(partition) = &config.partition_by {
-            let granularity = partition.granularity;
-            let by = match &partition.column {
-                None if granularity == PartitionType::Day => "_PARTITIONDATE".to_owned(),
-                None => format!("TIMESTAMP_TRUNC(_PARTITIONTIME, {})", granularity.name()),
-                Some(column) => match self.top_level(column).map(|field| &field.kind) {
-                    Some(Type::Date) if granularity == PartitionType::Day => format!("`{column}`"),
-                    Some(Type::Date) => format!("DATE_TRUNC(`{column}`, {})", granularity.name()),
-                    _ => format!("TIMESTAMP_TRUNC(`{column}`, {})", granularity.name()),
-                },
-            };
-            let _ = write!(sql, "\nPARTITION BY {by}");
-        }
-        if !config.cluster_by.is_empty() {
-            let columns: Vec<String> = config.cluster_by.iter().map(|column| format!("`{column}`")).collect();
-            let _ = write!(sql, "\nCLUSTER BY {}", columns.join(", "));
-        }
-        sql.push(';');
-        sql
+    /// Whether [`crate::storage::sequence`] keeps the order of the column's values.
+    fn is_ordered(&self) -> bool {
+        self.mode != Mode::Repeated
+            && match self.kind {
+                Type::Integer | Type::Float | Type::Date | Type::Time | Type::Timestamp => true,
+                Type::Numeric { precision, .. } | Type::BigNumeric { precision, .. } => {
+                    precision <= crate::storage::sequence::MAX_DECIMAL_DIGITS
+                }
+                Type::Boolean | Type::String | Type::Bytes | Type::Json | Type::Record(_) => false,
+            }
     }
 }
 
@@ -286,173 +390,5 @@ impl Type {
     }
 }
 
-fn mode_name(mode: Mode) -> &'static str {
-    match mode {
-        Mode::Required => "REQUIRED",
-        Mode::Nullable => "NULLABLE",
-        Mode::Repeated => "REPEATED",
-    }
-}
-
-fn shortened(description: &str) -> String {
-    description.chars().take(MAX_DESCRIPTION_CHARACTERS).collect()
-}
-
-fn resources(fields: &[Field]) -> Vec<Value> {
-    fields
-        .iter()
-        .map(|field| {
-            let mut resource = Map::new();
-            resource.insert("name".to_owned(), field.name.as_str().into());
-            resource.insert("type".to_owned(), field.kind.name().into());
-            resource.insert("mode".to_owned(), mode_name(field.mode).into());
-            if let Some(description) = &field.description {
-                resource.insert("description".to_owned(), shortened(description).into());
-            }
-            match &field.kind {
-                Type::Numeric { precision, scale } | Type::BigNumeric { precision, scale } => {
-                    resource.insert("precision".to_owned(), precision.to_string().into());
-                    if *scale > 0 {
-                        resource.insert("scale".to_owned(), scale.to_string().into());
-                    }
-                }
-                Type::Record(fields) => {
-                    resource.insert("fields".to_owned(), resources(fields).into());
-                }
-                _ => {}
-            }
-            Value::Object(resource)
-        })
-        .collect()
-}
-
-pub(crate) fn sql_type(field: &Field, with_not_null: bool) -> String {
-    let decimal = |name: &str, precision: u32, scale: u32| {
-        if scale == 0 { format!("{name}({precision})") } else { format!("{name}({precision}, {scale})") }
-    };
-    let bare = match &field.kind {
-        Type::Boolean => "BOOL".to_owned(),
-        Type::Integer => "INT64".to_owned(),
-        Type::Float => "FLOAT64".to_owned(),
-        Type::Numeric { precision, scale } => decimal("NUMERIC", *precision, *scale),
-        Type::BigNumeric { precision, scale } => decimal("BIGNUMERIC", *precision, *scale),
-        Type::Record(fields) => {
-            let inner: Vec<String> = fields
-                .iter()
-                .map(|inner| format!("`{}` {}", inner.name, sql_type(inner, with_not_null)))
-                .collect();
-            format!("STRUCT<{}>", inner.join(", "))
-        }
-        other => other.name().to_owned(),
-    };
-    match field.mode {
-        Mode::Required if with_not_null => format!("{bare} NOT NULL"),
-        Mode::Required | Mode::Nullable => bare,
-        Mode::Repeated => format!("ARRAY<{bare}>"),
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use txconnect_connector_api::schema::UnknownFields;
-
-    fn plan(schema: &Value) -> Result<TablePlan, Vec<ConfigProblem>> {
-        TablePlan::new(&TableSchema::from_json_schema(schema, UnknownFields::DeadLetter).unwrap())
-    }
-
-    fn config(extra: &Value) -> BigQueryConfig {
-        let mut all = json!({ "project": "p", "dataset": "d" });
-        all.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
-        serde_json::from_value(all).unwrap()
-    }
-
-    fn orders() -> Value {
-        json!({
-            "description": "Orders",
-            "required": ["id", "amount"],
-            "properties": {
-                "id": { "type": "string", "format": "uuid", "description": "The order" },
-                "amount": { "x-column": { "type": "numeric", "precision": 18, "scale": 2 }, "type": "number" },
-                "wide": { "x-column": { "type": "numeric", "precision": 60, "scale": 30 }, "type": "string" },
-                "day": { "type": "string", "format": "date" },
-                "at": { "type": "string", "format": "date-time" },
-                "extra": { "type": "object" },
-                "lines": { "type": "array", "items": {
-                    "type": "object", "required": ["n"], "properties": { "n": { "type": "integer" } } } }
-            }
-        })
-    }
-
-    #[test]
-    fn a_schema_becomes_the_table_that_the_rest_interface_creates() {
-        let config = config(&json!({
-            "partition_by": { "column": "at", "type": "hour", "expiration": "90d" },
-            "cluster_by": ["id"], "labels": { "team": "pay" }
-        }));
-        let plan = plan(&orders()).unwrap();
-        assert_eq!(plan.layout_problems(&config), []);
-        assert_eq!(
-            plan.resource(&config, "orders"),
-            json!({
-                "tableReference": { "projectId": "p", "datasetId": "d", "tableId": "orders" },
-                "schema": { "fields": [
-                    { "name": "id", "type": "STRING", "mode": "REQUIRED", "description": "The order" },
-                    { "name": "amount", "type": "NUMERIC", "mode": "REQUIRED", "precision": "18", "scale": "2" },
-                    { "name": "wide", "type": "BIGNUMERIC", "mode": "NULLABLE", "precision": "60", "scale": "30" },
-                    { "name": "day", "type": "DATE", "mode": "NULLABLE" },
-                    { "name": "at", "type": "TIMESTAMP", "mode": "NULLABLE" },
-                    { "name": "extra", "type": "JSON", "mode": "NULLABLE" },
-                    { "name": "lines", "type": "RECORD", "mode": "REPEATED", "fields": [
-                        { "name": "n", "type": "INTEGER", "mode": "REQUIRED" } ] }
-                ] },
-                "description": "Orders",
-                "labels": { "team": "pay" },
-                "timePartitioning": { "type": "HOUR", "field": "at", "expirationMs": "7776000000" },
-                "clustering": { "fields": ["id"] }
-            })
-        );
-        assert_eq!(
-            plan.ddl(&config, "orders"),
-            "CREATE TABLE `p.d.orders` (\n  `id` STRING NOT NULL,\n  `amount` NUMERIC(18, 2) NOT NULL,\n  \
-             `wide` BIGNUMERIC(60, 30),\n  `day` DATE,\n  `at` TIMESTAMP,\n  `extra` JSON,\n  \
-             `lines` ARRAY<STRUCT<`n` INT64 NOT NULL>>\n)\nPARTITION BY TIMESTAMP_TRUNC(`at`, HOUR)\n\
-             CLUSTER BY `id`;"
-        );
-    }
-
-    #[test]
-    fn partition_and_cluster_columns_must_be_there_and_fit() {
-        let plan = plan(&orders()).unwrap();
-        for (extra, path) in [
-            (json!({ "partition_by": { "column": "nowhere" } }), "/partition_by/column"),
-            (json!({ "partition_by": { "column": "id" } }), "/partition_by/column"),
-            (json!({ "partition_by": { "column": "day", "type": "hour" } }), "/partition_by/column"),
-            (json!({ "cluster_by": ["lines"] }), "/cluster_by/0"),
-            (json!({ "cluster_by": ["id", "extra"] }), "/cluster_by/1"),
-        ] {
-            let problems = plan.layout_problems(&config(&extra));
-            assert_eq!(problems.len(), 1, "{extra}");
-            assert_eq!(problems[0].path, path);
-        }
-        for extra in [json!({ "partition_by": {} }), json!({ "partition_by": { "column": "day" } })] {
-            assert_eq!(plan.layout_problems(&config(&extra)), []);
-        }
-    }
-
-    #[test]
-    fn names_and_decimals_that_bigquery_refuses_are_found_at_every_depth() {
-        let problems = plan(&json!({ "properties": {
-            "a-b": { "type": "string" },
-            "_table_x": { "type": "string" },
-            "r": { "type": "object", "properties": { "1st": { "type": "string" } } },
-            "empty": { "type": "object", "properties": { "x": { "x-column": { "ignore": true } } } },
-            "huge": { "x-column": { "type": "numeric", "precision": 76, "scale": 0 } }
-        } }))
-        .unwrap_err();
-        for (problem, name) in problems.iter().zip(["`a-b`", "`_table_x`", "`r.1st`", "`empty`", "`huge`"]) {
-            assert!(problem.message.contains(name), "{}", problem.message);
-        }
-        assert_eq!(problems.len(), 5);
-    }
-}
+mod tests;

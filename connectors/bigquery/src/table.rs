@@ -58,7 +58,7 @@ impl Table {
 
     async fn look(&self, server: &Server, config: &BigQueryConfig) -> Result<(), SinkError> {
         match self.get(server, config).await {
-            Ok(resource) => self.compare(&resource),
+            Ok(resource) => self.compare(config, &resource),
             Err(error) if error.status() == Some(404) => match config.table_changes {
                 TableChanges::Create => self.create(server, config).await,
                 TableChanges::None => Err(SinkError::fatal(
@@ -81,14 +81,22 @@ impl Table {
         server.get(&["projects", &config.project, "datasets", &config.dataset, "tables", &self.id]).await
     }
 
-    fn compare(&self, resource: &Value) -> Result<(), SinkError> {
-        let misfits = self.plan.misfits(resource);
-        if misfits.is_empty() {
+    fn compare(&self, config: &BigQueryConfig, resource: &Value) -> Result<(), SinkError> {
+        let misfits = self.plan.misfits(config, &self.id, resource);
+        if misfits.reasons.is_empty() {
             return Ok(());
         }
+        let way_out = if misfits.statements.is_empty() {
+            "change the table or the schema, or name another table".to_owned()
+        } else {
+            format!(
+                "change the table, then start again, or name another table:\n{}",
+                misfits.statements.join("\n")
+            )
+        };
         Err(SinkError::fatal(
-            format!("the table `{}` does not fit the schema: {}", self.name, misfits.join("; ")),
-            "change the table (`ALTER TABLE … ADD COLUMN …`) or the schema, or name another table",
+            format!("the table `{}` does not fit: {}", self.name, misfits.reasons.join("; ")),
+            way_out,
         ))
     }
 
@@ -107,7 +115,7 @@ impl Table {
         match error {
             // Somebody was faster.
             CallError::Refused(refusal) if refusal.status == 409 => match self.get(server, config).await {
-                Ok(resource) => self.compare(&resource),
+                Ok(resource) => self.compare(config, &resource),
                 // Not every server knows a new table at once; the rows will show.
                 Err(error) if error.status() == Some(404) => Ok(()),
                 Err(error) => Err(error.into_sink_error(&format!("looking at the table `{}`", self.name))),

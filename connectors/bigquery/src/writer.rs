@@ -57,7 +57,7 @@ impl BigQueryWriter {
                 body
             } else {
                 let bytes = &batch.bytes[batch.row_start(rows.start)..batch.rows[rows.end - 1].end];
-                match request_body(bytes, self.shared.config.compression) {
+                match request_body(bytes, self.shared.config.compression()) {
                     Ok(body) => body,
                     Err(error) => {
                         outcome.failure = Some(SinkError::transient(format!("{doing}: {error}")));

@@ -22,6 +22,7 @@ mod name;
 mod refusal;
 pub(crate) mod request;
 mod row_errors;
+pub(crate) mod sequence;
 mod streams;
 mod target;
 
