@@ -8,8 +8,8 @@
 //! | `encode`, `values` | record → row of a request, value by value |
 //! | `decimal`, `time_text` | values that are checked digit by digit |
 //! | `writer`, `answers` | sends insertAll requests, says which rows are in |
-| `storage` | the Storage Write API: rows in protobuf, streams, connections |
-| `outcome` | what became of a flush |
+//! | `storage` | the Storage Write API: rows in protobuf, streams, connections |
+//! | `outcome` | what became of a flush |
 //! | `table` | sees to it that a table is there before its first row |
 //! | `rest`, `credentials` | the connection, and who we are |
 //! | `error` | what went wrong, and whether waiting helps |

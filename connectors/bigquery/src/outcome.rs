@@ -116,7 +116,8 @@ mod tests {
                     }
                 }
                 Err(error) => {
-                    prop_assert!(matches!(error, SinkError::Transient { .. }) && refused.is_empty());
+                    let transient = matches!(error, SinkError::Transient { .. });
+                    prop_assert!(transient && refused.is_empty());
                     prop_assert!(offsets(&batches[0]).iter().all(|&row| rows[row] == 1));
                 }
             }

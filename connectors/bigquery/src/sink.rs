@@ -61,7 +61,9 @@ impl Shared {
         let ensured = tokio::time::timeout(deadline, table.ensure(&self.server, &self.config));
         ensured.await.unwrap_or_else(|_| {
             let name = &table.name;
-            Err(SinkError::transient(format!("looking at the table `{name}`: no answer within the time limit")))
+            Err(SinkError::transient(format!(
+                "looking at the table `{name}`: no answer within the time limit"
+            )))
         })
     }
 }

@@ -32,7 +32,7 @@ const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(30);
 /// How long the answer to that may take.
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How many AppendRows calls share a connection. Their rows pass through one socket and one task, and a server may
+/// How many `AppendRows` calls share a connection. Their rows pass through one socket and one task, and a server may
 /// allow no more than a hundred.
 const CALLS_PER_CONNECTION: usize = 4;
 
@@ -62,7 +62,7 @@ struct SharedChannel {
     users: AtomicUsize,
 }
 
-/// The right to make one AppendRows call on a connection.
+/// The right to make one `AppendRows` call on a connection.
 pub(super) struct Seat {
     shared: Arc<SharedChannel>,
 }
@@ -73,10 +73,11 @@ impl Drop for Seat {
     }
 }
 
-/// An AppendRows call that is about to be made.
+/// An `AppendRows` call that is about to be made.
 pub(super) struct Call {
     client: BigQueryWriteClient<WithBody>,
-    request: Request<stream::Empty<gcp_bigquery_client::google::cloud::bigquery::storage::v1::AppendRowsRequest>>,
+    request:
+        Request<stream::Empty<gcp_bigquery_client::google::cloud::bigquery::storage::v1::AppendRowsRequest>>,
 }
 
 impl Call {
@@ -174,7 +175,7 @@ impl Link {
         Ok(header)
     }
 
-    /// Prepares an AppendRows call that sends `body` to where `stream` lives.
+    /// Prepares an `AppendRows` call that sends `body` to where `stream` lives.
     ///
     /// A call that serves several default streams is routed by its first one: all tables of a sink are in one dataset,
     /// and so in one location.

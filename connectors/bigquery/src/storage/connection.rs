@@ -1,4 +1,4 @@
-//! One AppendRows call after the other, with many requests on their way.
+//! One `AppendRows` call after the other, with many requests on their way.
 //!
 //! A connection takes rows from a bounded queue, in their order, puts requests around them and matches the answers,
 //! which come in the same order. A call that nobody uses is ended, and a new one made with the next rows: servers end
@@ -91,7 +91,8 @@ impl Connection {
     /// Makes a connection that makes its first call with the first rows. Needs a tokio runtime.
     pub(super) fn new(link: Arc<Link>, trace_id: Arc<str>) -> Self {
         let (queue, appends) = mpsc::channel(QUEUE);
-        let worker = Worker { link, trace_id, appends, unsent: VecDeque::new(), renew_token: false, pause: None };
+        let worker =
+            Worker { link, trace_id, appends, unsent: VecDeque::new(), renew_token: false, pause: None };
         tokio::spawn(worker.run());
         Self { queue }
     }
@@ -208,16 +209,16 @@ impl Worker {
         {
             self.pause = Some((Instant::now() + pause, refusal.clone()));
         }
-        let sent = usize::try_from(begun.saturating_sub(answered)).unwrap_or(usize::MAX);
+        let begun = usize::try_from(begun.saturating_sub(answered)).unwrap_or(usize::MAX);
         // A call that had worked and ended with nothing on its way was idle: what came too late for it goes into the
         // next one.
-        if sent == 0 && answered > 0 && refusal.passes() {
+        if begun == 0 && answered > 0 && refusal.passes() {
             self.unsent.extend(in_flight.into_iter().map(|waiting| waiting.append));
             return;
         }
         for (position, waiting) in in_flight.into_iter().enumerate() {
             let refusal = refusal.clone();
-            waiting.append.answer(if position < sent {
+            waiting.append.answer(if position < begun {
                 Answer::Ended { refusal, due: position == 0 }
             } else {
                 Answer::Unsent { refusal }
@@ -234,13 +235,12 @@ impl Worker {
     }
 }
 
-type Opening =
-    Pin<Box<dyn Future<Output = Result<Response<Streaming<AppendRowsResponse>>, Status>> + Send>>;
+type Opening = Pin<Box<dyn Future<Output = Result<Response<Streaming<AppendRowsResponse>>, Status>> + Send>>;
 
 /// The answers of a call, which may be long in coming.
 enum Answers {
     Opening(Opening),
-    Open(Streaming<AppendRowsResponse>),
+    Open(Box<Streaming<AppendRowsResponse>>),
 }
 
 impl Answers {
@@ -248,7 +248,7 @@ impl Answers {
     async fn next(&mut self) -> Result<Option<AppendRowsResponse>, Status> {
         loop {
             match self {
-                Self::Opening(opening) => *self = Self::Open(opening.await?.into_inner()),
+                Self::Opening(opening) => *self = Self::Open(Box::new(opening.await?.into_inner())),
                 Self::Open(answers) => return answers.message().await,
             }
         }
@@ -261,7 +261,7 @@ struct Waiting {
     bytes: usize,
 }
 
-/// One AppendRows call.
+/// One `AppendRows` call.
 struct Exchange {
     outlet: Outlet,
     trace_id: Arc<str>,

@@ -18,7 +18,7 @@ use super::{Lent, Storage};
 use crate::outcome::{Outcome, settle};
 use crate::sink::Shared;
 
-/// How many AppendRows calls a lane has. The tables of the lane share them.
+/// How many `AppendRows` calls a lane has. The tables of the lane share them.
 const CONNECTIONS: usize = 2;
 
 /// Rows that were refused are cut out and the others sent again, at most so often in one call of the runtime.
@@ -115,7 +115,7 @@ impl DefaultStreamWriter {
         let mut call_was_over = false;
         for _ in 0..MOST_ROUNDS {
             // Rows that are refused stay out. Nothing of the others is in yet.
-            let left: Vec<usize> = if outcome.refused.is_empty() {
+            let others: Vec<usize> = if outcome.refused.is_empty() {
                 Vec::new()
             } else {
                 let refused: HashSet<usize> = outcome.refused.iter().map(|(row, _)| *row).collect();
@@ -130,7 +130,8 @@ impl DefaultStreamWriter {
                 let lent = Lent::new(&mut batch.bytes);
                 self.freest().append(target, &lent).await
             } else {
-                let mut bytes: Vec<u8> = left.iter().flat_map(|&row| batch.row_bytes(row)).copied().collect();
+                let mut bytes: Vec<u8> =
+                    others.iter().flat_map(|&row| batch.row_bytes(row)).copied().collect();
                 let lent = Lent::new(&mut bytes);
                 self.freest().append(target, &lent).await
             };
@@ -143,9 +144,9 @@ impl DefaultStreamWriter {
                     return outcome;
                 }
                 Verdict::Refused(refused) => {
-                    let in_batch = refused.into_iter().map(|(position, why)| {
-                        (left.get(position).copied().unwrap_or(position), why)
-                    });
+                    let in_batch = refused
+                        .into_iter()
+                        .map(|(position, why)| (others.get(position).copied().unwrap_or(position), why));
                     outcome.refused.extend(in_batch);
                 }
                 Verdict::CallOver(_) if !call_was_over && started.elapsed() < AT_ONCE => {
@@ -177,10 +178,9 @@ fn verdict(answer: Answer, rows: usize, target: &Target) -> Verdict {
     let failed = |refusal: &Refusal| {
         let cause = refusal.cause(&doing);
         match refusal.meaning {
-            Meaning::Missing => target.not_known_yet(
-                cause,
-                "check that the table exists, and that no other program drops it",
-            ),
+            Meaning::Missing => {
+                target.not_known_yet(cause, "check that the table exists, and that no other program drops it")
+            }
             Meaning::UnknownColumn => target.not_known_yet(
                 format!("{cause}: the server does not know all columns"),
                 "compare the table with the schema: a column was dropped or renamed",

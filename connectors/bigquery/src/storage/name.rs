@@ -27,7 +27,8 @@ impl<'a> StreamPath<'a> {
     pub(super) fn from_server(name: &'a str) -> Result<Self, NotAStream> {
         let mut parts = name.split('/');
         let mut next = || parts.next().ok_or(NotAStream);
-        let (labels, values) = ([next()?, next()?, next()?, next()?, next()?, next()?, next()?, next()?], parts.next());
+        let (labels, values) =
+            ([next()?, next()?, next()?, next()?, next()?, next()?, next()?, next()?], parts.next());
         let ["projects", project, "datasets", dataset, "tables", table, "streams", stream] = labels else {
             return Err(NotAStream);
         };
@@ -91,7 +92,19 @@ mod tests {
 
     #[test]
     fn what_is_not_a_stream_is_refused() {
-        for name in ["", "/", "p.d.t", "p.d.t/", "p.d/s", ".d.t/s", "p..t/s", "p.d./s", "p.d.t/s/s", "p.d.t/\n", "p.d.t/a b"] {
+        for name in [
+            "",
+            "/",
+            "p.d.t",
+            "p.d.t/",
+            "p.d/s",
+            ".d.t/s",
+            "p..t/s",
+            "p.d./s",
+            "p.d.t/s/s",
+            "p.d.t/\n",
+            "p.d.t/a b",
+        ] {
             assert_eq!(StreamPath::from_kafka(name), Err(NotAStream), "{name}");
         }
         for name in [

@@ -135,7 +135,12 @@ impl Refusal {
         if !message.is_empty() && !may_quote_rows(code) {
             text = format!("{text}: {}", one_line(message));
         }
-        Self { meaning, text, hint: hint(meaning, details).map(str::to_owned), retry_after: details.retry_after }
+        Self {
+            meaning,
+            text,
+            hint: hint(meaning, details).map(str::to_owned),
+            retry_after: details.retry_after,
+        }
     }
 
     /// How long to wait before the next call, where the server or a quota asks for it.
@@ -265,7 +270,9 @@ fn hint(meaning: Meaning, details: &Details) -> Option<&'static str> {
     );
     Some(match meaning {
         Meaning::Passing | Meaning::Quota => return None,
-        _ if keys => "check the table's encryption key in Cloud KMS, and that BigQuery's service account may use it",
+        _ if keys => {
+            "check the table's encryption key in Cloud KMS, and that BigQuery's service account may use it"
+        }
         Meaning::Unauthenticated => {
             "check `credentials`: the key may have been deleted or belong to another project"
         }
@@ -322,8 +329,11 @@ mod tests {
 
     /// The same error, read from an answer and from the end of a call.
     fn both_ways(status: &rpc::Status) -> Refusal {
-        let of_call =
-            Status::with_details(Code::from_i32(status.code), &*status.message, status.encode_to_vec().into());
+        let of_call = Status::with_details(
+            Code::from_i32(status.code),
+            &*status.message,
+            status.encode_to_vec().into(),
+        );
         let refusal = Refusal::in_answer(status);
         assert_eq!(refusal, Refusal::of_call(&of_call));
         refusal
@@ -362,7 +372,11 @@ mod tests {
             (Code::InvalidArgument, "Exceeded rate limits", Meaning::Passing),
             (Code::PermissionDenied, "Permission 'TABLES_UPDATE_DATA' denied", Meaning::Forbidden),
             (Code::Unauthenticated, "", Meaning::Unauthenticated),
-            (Code::InvalidArgument, "Input schema has more fields than BigQuery: extra proto fields", Meaning::UnknownColumn),
+            (
+                Code::InvalidArgument,
+                "Input schema has more fields than BigQuery: extra proto fields",
+                Meaning::UnknownColumn,
+            ),
             (Code::InvalidArgument, "what?", Meaning::Invalid),
             (Code::FailedPrecondition, "", Meaning::Final),
             (Code::Unimplemented, "", Meaning::Final),

@@ -64,7 +64,8 @@ pub(super) struct TooLarge {
 impl Request {
     /// Puts a request together around `rows`.
     pub(super) fn new(envelope: &Envelope<'_>, rows: Bytes) -> Result<Self, TooLarge> {
-        let data_bytes = envelope.schema.map_or(0, |schema| field_bytes(schema.len())) + field_bytes(rows.len());
+        let data_bytes =
+            envelope.schema.map_or(0, |schema| field_bytes(schema.len())) + field_bytes(rows.len());
         let offset_bytes = envelope.offset.map(offset_value_bytes);
         let tail_bytes = envelope.trace_id.map_or(0, |trace_id| field_bytes(trace_id.len()));
         let message_bytes = envelope.stream.map_or(0, |stream| field_bytes(stream.len()))
@@ -211,8 +212,8 @@ mod tests {
     use gcp_bigquery_client::google::cloud::bigquery::storage::v1::{
         AppendRowsRequest, ProtoRows, ProtoSchema,
     };
-    use prost::Message as _;
     use proptest::prelude::*;
+    use prost::Message as _;
 
     fn joined(request: &Request) -> Vec<u8> {
         [&request.head[..], &request.rows[..], &request.tail[..]].concat()

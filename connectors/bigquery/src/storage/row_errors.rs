@@ -68,8 +68,14 @@ mod tests {
     #[test]
     fn a_refused_row_names_column_and_reason_and_no_value() {
         for (message, expected) in [
-            ("Invalid NUMERIC value: 4111 1111 Field: card;", "BigQuery refuses the row at the column `card`: a value is not valid for its column"),
-            ("Field lines.n: missing required value", "BigQuery refuses the row at the column `lines.n`: a required field is missing"),
+            (
+                "Invalid NUMERIC value: 4111 1111 Field: card;",
+                "BigQuery refuses the row at the column `card`: a value is not valid for its column",
+            ),
+            (
+                "Field lines.n: missing required value",
+                "BigQuery refuses the row at the column `lines.n`: a required field is missing",
+            ),
             ("4111 1111 is strange", "BigQuery refuses the row"),
         ] {
             let refused = refused_rows(&[error(2, message)], 3, &columns()).unwrap();

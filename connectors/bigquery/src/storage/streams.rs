@@ -152,7 +152,9 @@ impl TableStreams {
             .await;
         match flushed {
             Ok(answer) if answer.offset >= last => Ok(Published::Visible),
-            Ok(_) => Err(SinkError::transient(format!("{doing}: the server has published only some of them"))),
+            Ok(_) => {
+                Err(SinkError::transient(format!("{doing}: the server has published only some of them")))
+            }
             Err(refusal) => match refusal.meaning {
                 // They were published before, and perhaps more.
                 Meaning::AlreadyThere => Ok(Published::Visible),

@@ -33,10 +33,7 @@ pub(super) struct Target {
 
 impl Target {
     pub(super) fn new(table: Arc<Table>, config: &BigQueryConfig) -> Self {
-        let path = format!(
-            "projects/{}/datasets/{}/tables/{}",
-            config.project, config.dataset, table.id
-        );
+        let path = format!("projects/{}/datasets/{}/tables/{}", config.project, config.dataset, table.id);
         let schema = ProtoSchema { proto_descriptor: Some(row_descriptor(&table.plan, config)) };
         let mut columns = Vec::new();
         collect_columns(&table.plan.fields, "", &mut columns);
