@@ -11,6 +11,9 @@
 )]
 
 mod bad_records;
+mod bigquery_streams;
+mod bigquery_surprises;
+mod bigquery_upserts;
 mod command_line;
 mod groups;
 mod lost_offsets;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde_json::{Map, Value as Json};
-use txconnect_local_bigquery::{Fault, LocalBigQuery, Options};
+use txconnect_local_bigquery::{Fault, LocalBigQuery, Options, StreamSummary};
 
 use super::{ids, runtime};
 
@@ -34,6 +34,33 @@ impl BigQuery {
 
     pub(crate) fn script(&self, fault: Fault) {
         self.server.script(fault);
+    }
+
+    /// Forgets all faults.
+    pub(crate) fn heal(&self) {
+        let faults = format!("http://{}/__faults", self.address());
+        let answer = runtime().block_on(reqwest::Client::new().delete(faults).send()).unwrap();
+        assert!(answer.status().is_success(), "{answer:?}");
+    }
+
+    /// Every write stream there has been, expired ones left out.
+    pub(crate) fn streams(&self) -> Vec<StreamSummary> {
+        self.server.streams()
+    }
+
+    /// Ends all write streams, as time does.
+    pub(crate) fn expire_streams(&self) -> usize {
+        self.server.expire_streams(None)
+    }
+
+    /// Deletes a table of the tests' own dataset.
+    pub(crate) fn drop_table(&self, table: &str) {
+        assert!(self.server.drop_table(PROJECT, DATASET, table), "{table}: no such table");
+    }
+
+    /// Deletes it and makes it anew, empty.
+    pub(crate) fn recreate_table(&self, table: &str) {
+        assert!(self.server.recreate_table(PROJECT, DATASET, table), "{table}: no such table");
     }
 
     /// `host:port`, as `BIGQUERY_EMULATOR_HOST` has it.

@@ -26,8 +26,27 @@ pub(crate) struct Pipeline {
 }
 
 impl Pipeline {
-    /// Reads `topics` into tables of the same names.
+    /// Reads `topics` into tables of the same names, by insertAll.
     pub(crate) fn into_bigquery(kafka: &Kafka, bigquery: &BigQuery, topics: &[&Topic<'_>]) -> Self {
+        Self::into_tables(kafka, bigquery, topics).sink("api: insert_all")
+    }
+
+    /// Reads `topics` into tables of the same names, exactly once by write streams.
+    pub(crate) fn into_streams(kafka: &Kafka, bigquery: &BigQuery, topics: &[&Topic<'_>]) -> Self {
+        Self::into_tables(kafka, bigquery, topics).sink("api: storage_write").sink("delivery: exactly_once")
+    }
+
+    /// Reads `topics` into tables of the same names, at least once by default streams.
+    pub(crate) fn into_default_streams(kafka: &Kafka, bigquery: &BigQuery, topics: &[&Topic<'_>]) -> Self {
+        Self::into_tables(kafka, bigquery, topics).sink("api: storage_write").sink("delivery: at_least_once")
+    }
+
+    /// Reads `topics` into tables of the same names, one row for each `id`.
+    pub(crate) fn into_upserts(kafka: &Kafka, bigquery: &BigQuery, topics: &[&Topic<'_>]) -> Self {
+        Self::into_tables(kafka, bigquery, topics).sink("write: upsert").sink("key: [id]")
+    }
+
+    fn into_tables(kafka: &Kafka, bigquery: &BigQuery, topics: &[&Topic<'_>]) -> Self {
         let mut pipeline = Self::new(kafka.brokers(), &names(topics), "bigquery");
         pipeline.environment.push(("BIGQUERY_EMULATOR_HOST", bigquery.address()));
         pipeline.sink_settings = vec![format!("project: {PROJECT}"), format!("dataset: {DATASET}")];
