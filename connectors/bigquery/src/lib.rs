@@ -5,8 +5,10 @@
 //! | [`config`] | the `bigquery` block of a pipeline file |
 //! | `sink` | what the runtime holds |
 //! | `plan`, `fit` | schema → table; comparison with a table that is there |
-//! | `encode`, `values` | record → row of a request, value by value |
+//! | `record`, `read` | which column a field of a record goes to; values, checked and read |
 //! | `decimal`, `time_text` | values that are checked digit by digit |
+//! | `encode`, `values` | record → row of an insertAll request |
+//! | `storage` | the Storage Write API |
 //! | `writer`, `answers` | sends requests, says which rows are in |
 //! | `table` | sees to it that a table is there before its first row |
 //! | `rest`, `credentials` | the connection, and who we are |
@@ -22,7 +24,11 @@ mod encode;
 mod error;
 mod fit;
 mod plan;
+mod read;
+mod record;
 mod rest;
+#[cfg(test)]
+mod samples;
 mod sink;
 mod storage;
 mod table;
