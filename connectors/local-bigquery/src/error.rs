@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 
 use serde_json::{Value as Json, json};
 
+use crate::faults::StatusCode;
+
 /// Why the server did not start.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -49,6 +51,26 @@ impl ApiError {
 
     pub(crate) fn payload_too_large(limit: usize) -> ApiError {
         ApiError::new(413, "badRequest", format!("Request payload size exceeds the limit: {limit} bytes."))
+    }
+
+    /// A scripted gRPC status as Google's REST interfaces show it.
+    pub(crate) fn of_status(code: StatusCode, message: String) -> ApiError {
+        let (status, reason) = match code {
+            StatusCode::InvalidArgument | StatusCode::FailedPrecondition | StatusCode::OutOfRange => {
+                (400, "invalid")
+            }
+            StatusCode::Unauthenticated => (401, "authError"),
+            StatusCode::PermissionDenied => (403, "accessDenied"),
+            StatusCode::NotFound => (404, "notFound"),
+            StatusCode::AlreadyExists | StatusCode::Aborted => (409, "duplicate"),
+            StatusCode::ResourceExhausted => (429, "rateLimitExceeded"),
+            StatusCode::Cancelled => (499, "stopped"),
+            StatusCode::Unimplemented => (501, "notImplemented"),
+            StatusCode::Unavailable => (503, "backendError"),
+            StatusCode::DeadlineExceeded => (504, "timeout"),
+            StatusCode::Unknown | StatusCode::Internal | StatusCode::DataLoss => (500, "internalError"),
+        };
+        ApiError::new(status, reason, message)
     }
 
     /// BigQuery's error document.

@@ -55,6 +55,18 @@ pub enum Method {
     /// `jobs.getQueryResults`
     #[serde(rename = "jobs.getQueryResults")]
     JobsGetQueryResults,
+    /// `BigQueryWrite.CreateWriteStream`
+    CreateWriteStream,
+    /// `BigQueryWrite.AppendRows`; every request of a connection counts as a call.
+    AppendRows,
+    /// `BigQueryWrite.GetWriteStream`
+    GetWriteStream,
+    /// `BigQueryWrite.FinalizeWriteStream`
+    FinalizeWriteStream,
+    /// `BigQueryWrite.BatchCommitWriteStreams`
+    BatchCommitWriteStreams,
+    /// `BigQueryWrite.FlushRows`
+    FlushRows,
 }
 
 /// Why a script of faults cannot be used.
@@ -67,6 +79,9 @@ pub enum ScriptError {
     /// The status is not that of an error.
     #[error("a fault's status must be 400 to 599, not {0}")]
     Status(u16),
+    /// The chance is no probability.
+    #[error("a fault's chance must be above 0 and at most 1, not {0}")]
+    Chance(f64),
 }
 
 /// One scripted fault.
@@ -74,8 +89,8 @@ pub enum ScriptError {
 /// As JSON: `{"method": "tabledata.insertAll", "table": "orders", "what": {"error": {"status": 503, "reason":
 /// "backendError", "message": "try later"}}, "times": 2, "after": 1}`.
 ///
-/// Of the faults that end a call ([`What::ReplyLost`], [`What::Cut`], [`What::Error`], [`What::Html`],
-/// [`What::Quota`]) the first that matches in the order of the script applies, so that a script reads as a sequence.
+/// Of the faults that end a call ([`What::ReplyLost`], [`What::Cut`], [`What::Error`], [`What::Html`], [`What::Quota`],
+/// [`What::Status`], [`What::StreamClosed`]) the first that matches in the order of the script applies, so that a script reads as a sequence.
 /// The others add up, and are not used up by a call that an earlier fault answers before it reaches the store.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -93,12 +108,18 @@ pub struct Fault {
     /// How many matching calls pass before the first one is struck.
     #[serde(default)]
     pub after: u32,
+    /// The probability with which it strikes a call that it could strike, above 0 and at most 1; absent: always.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub chance: Option<f64>,
+    /// Where the chances begin: the same seed gives the same sequence of calls that are struck.
+    #[serde(default)]
+    pub seed: u64,
 }
 
 impl Fault {
     /// A fault that strikes every call of a method.
     pub fn new(method: Method, what: What) -> Fault {
-        Fault { method, table: None, what, times: None, after: 0 }
+        Fault { method, table: None, what, times: None, after: 0, chance: None, seed: 0 }
     }
 
     /// Strikes only the next `times` matching calls.
@@ -119,10 +140,16 @@ impl Fault {
         Fault { table: Some(table.to_owned()), ..self }
     }
 
+    /// Strikes a call that it could strike only with a probability; the seed decides which.
+    #[must_use]
+    pub fn chance(self, chance: f64, seed: u64) -> Fault {
+        Fault { chance: Some(chance), seed, ..self }
+    }
+
     /// Reads a script: one fault or a list of them, as JSON.
     ///
     /// # Errors
-    /// [`ScriptError`] where the text is no such JSON or a status is none of an error.
+    /// [`ScriptError`] where the text is no such JSON, a status is none of an error or a chance is no probability.
     pub fn parse_script(json: &[u8]) -> Result<Vec<Fault>, ScriptError> {
         let script: Json = serde_json::from_slice(json)?;
         let faults: Vec<Fault> = match script {
@@ -137,22 +164,41 @@ impl Fault {
             {
                 return Err(ScriptError::Status(status));
             }
+            if let Some(chance) = fault.chance
+                && !(chance > 0.0 && chance <= 1.0)
+            {
+                return Err(ScriptError::Chance(chance));
+            }
         }
         Ok(faults)
     }
 
-    fn matches(&self, method: Method, table: Option<&TableName>) -> bool {
-        let names = |wanted: &str, name: &TableName| match wanted.split_once('.') {
-            Some((dataset, table)) => dataset == name.dataset.dataset && table == name.table,
-            None => wanted == name.table,
+    /// Whether chance lets it strike now; every question moves the sequence on.
+    fn comes_up(&mut self) -> bool {
+        let Some(chance) = self.chance else {
+            return true;
         };
+        self.seed = self.seed.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        // 53 bits are what a float holds exactly.
+        let drawn = (scrambled(self.seed) >> 11) as f64 / (1_u64 << 53) as f64;
+        drawn < chance
+    }
+
+    fn matches(&self, method: Method, table: Option<&TableName>) -> bool {
         self.method == method
             && match (&self.table, table) {
                 (None, _) => true,
-                (Some(wanted), Some(name)) => names(wanted, name),
+                (Some(wanted), Some(name)) => name.is_called(wanted),
                 (Some(_), None) => false,
             }
     }
+}
+
+/// Numbers that look drawn at random, one for each input (the finisher of `SplitMix64`).
+fn scrambled(mut number: u64) -> u64 {
+    number = (number ^ (number >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    number = (number ^ (number >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    number ^ (number >> 31)
 }
 
 /// What goes wrong.
@@ -160,7 +206,7 @@ impl Fault {
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 #[non_exhaustive]
 pub enum What {
-    /// The call is carried out, then the connection closes without an answer.
+    /// The call is carried out, then the connection closes without an answer. A gRPC call ends as UNAVAILABLE instead.
     ReplyLost,
     /// The connection closes without an answer, and nothing is carried out.
     Cut,
@@ -181,7 +227,7 @@ pub enum What {
         /// The HTTP status, 400 to 599.
         status: u16,
     },
-    /// Status 403 as for an exhausted quota.
+    /// Status 403 as for an exhausted quota; RESOURCE_EXHAUSTED of a gRPC call.
     Quota {
         /// Which of the two quotas.
         reason: QuotaReason,
@@ -191,7 +237,29 @@ pub enum What {
         /// The pause in milliseconds.
         ms: u64,
     },
-    /// The table is not found until it is this old: creating a table takes a while to reach every server.
+    /// The answer is held back, in the order of the requests, while the call is carried out at once. gRPC only.
+    LateReply {
+        /// The pause in milliseconds.
+        ms: u64,
+    },
+    /// A gRPC status instead of carrying the call out.
+    Status {
+        /// The status code.
+        code: StatusCode,
+        /// The message.
+        message: String,
+        /// Of AppendRows: the status stands in an answer, and the connection goes on.
+        #[serde(default)]
+        in_band: bool,
+    },
+    /// AppendRows ends as ABORTED before the request is carried out, as BigQuery closes connections in normal operation.
+    StreamClosed {
+        /// What BigQuery says of it.
+        because: Closing,
+    },
+    /// AppendRows ends with what would have been an error in an answer: BigQuery does either.
+    ErrorsEndConnection,
+    /// The table or stream is not found until it is this old: creating them takes a while to reach every server.
     NotFoundAfterCreate {
         /// The age in milliseconds.
         ms: u64,
@@ -201,14 +269,16 @@ pub enum What {
         /// The age in milliseconds.
         ms: u64,
     },
-    /// insertAll does not take these rows, for a reason that is not their content; the others go in.
+    /// insertAll does not take these rows, for a reason that is not their content; the others go in. AppendRows takes
+    /// none then, and names these.
     RowErrors {
         /// The rows' indices in the request.
         rows: Vec<usize>,
-        /// The reason, as `backendError`, `timeout` or `internalError`.
+        /// The reason, as `backendError`, `timeout` or `internalError`; of AppendRows the message.
         reason: String,
     },
-    /// insertAll finds rows invalid in which a field has this value.
+    /// Rows are found invalid in which a field has this value: of insertAll as it was sent, of AppendRows as
+    /// [`LocalBigQuery::rows`](crate::LocalBigQuery::rows) would show it.
     RejectValue {
         /// A top-level field.
         field: String,
@@ -227,6 +297,58 @@ pub enum QuotaReason {
     RateLimitExceeded,
 }
 
+/// Why BigQuery closes an AppendRows connection in normal operation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Closing {
+    /// The server is restarted.
+    Restart,
+    /// Nothing was sent for a while.
+    Inactivity,
+}
+
+impl Closing {
+    /// BigQuery's sentence.
+    pub(crate) fn message(self) -> &'static str {
+        match self {
+            Closing::Restart => {
+                "Closing the stream because server is restarted. This is expected and client is advised to reconnect."
+            }
+            Closing::Inactivity => "Closing the stream because it has been inactive for 600 seconds.",
+        }
+    }
+}
+
+/// A gRPC status code that is an error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+#[allow(missing_docs, reason = "the names are gRPC's own")]
+pub enum StatusCode {
+    Cancelled = 1,
+    Unknown = 2,
+    InvalidArgument = 3,
+    DeadlineExceeded = 4,
+    NotFound = 5,
+    AlreadyExists = 6,
+    PermissionDenied = 7,
+    ResourceExhausted = 8,
+    FailedPrecondition = 9,
+    Aborted = 10,
+    OutOfRange = 11,
+    Unimplemented = 12,
+    Internal = 13,
+    Unavailable = 14,
+    DataLoss = 15,
+    Unauthenticated = 16,
+}
+
+impl StatusCode {
+    /// gRPC's number for it.
+    pub(crate) fn number(self) -> i32 {
+        self as i32
+    }
+}
+
 /// What the script has for one call.
 #[derive(Debug, Default)]
 pub(crate) struct Verdict {
@@ -243,12 +365,15 @@ pub(crate) enum End {
     Cut,
     Refused(ApiError),
     Html(u16),
+    Status { code: StatusCode, message: String, in_band: bool },
 }
 
 /// What strikes a call that is carried out.
 #[derive(Debug, Default, Clone, PartialEq)]
 pub(crate) struct Conditions {
     pub(crate) delay_ms: u64,
+    pub(crate) late_reply_ms: u64,
+    pub(crate) errors_end_connection: bool,
     pub(crate) not_found_until_ms: u64,
     pub(crate) schema_lag_ms: u64,
     /// Rows not taken, with the reason.
@@ -293,7 +418,9 @@ impl Script {
             if !ready || verdict.end.is_some() {
                 continue;
             }
-            if let Some(end) = end_of(&fault.what) {
+            if let Some(end) = end_of(&fault.what)
+                && fault.comes_up()
+            {
                 verdict.end = Some(end);
                 use_up(fault);
             }
@@ -301,7 +428,9 @@ impl Script {
         let reaches_the_store = matches!(verdict.end, None | Some(End::ReplyLost));
         for (fault, ready) in self.faults.iter_mut().zip(&waiting) {
             let slow = matches!(fault.what, What::Slow { .. });
-            if *ready && (slow || reaches_the_store) && verdict.conditions.add(&fault.what) {
+            let strikes = *ready && (slow || reaches_the_store) && end_of(&fault.what).is_none();
+            if strikes && fault.comes_up() {
+                verdict.conditions.add(&fault.what);
                 use_up(fault);
             }
         }
@@ -331,7 +460,17 @@ fn end_of(what: &What) -> Option<End> {
             let message = "Exceeded rate limits: too many requests for this table.";
             Some(End::Refused(ApiError::new(403, "rateLimitExceeded", message)))
         }
+        What::Status { code, message, in_band } => {
+            Some(End::Status { code: *code, message: message.clone(), in_band: *in_band })
+        }
+        What::StreamClosed { because } => Some(End::Status {
+            code: StatusCode::Aborted,
+            message: because.message().to_owned(),
+            in_band: false,
+        }),
         What::Slow { .. }
+        | What::LateReply { .. }
+        | What::ErrorsEndConnection
         | What::NotFoundAfterCreate { .. }
         | What::SchemaLag { .. }
         | What::RowErrors { .. }
@@ -340,21 +479,26 @@ fn end_of(what: &What) -> Option<End> {
 }
 
 impl Conditions {
-    /// Takes on a fault that does not end the call; `false` for one that does.
-    fn add(&mut self, what: &What) -> bool {
+    /// Takes on a fault that does not end the call.
+    fn add(&mut self, what: &What) {
         match what {
             What::Slow { ms } => self.delay_ms = self.delay_ms.saturating_add(*ms),
+            What::LateReply { ms } => self.late_reply_ms = self.late_reply_ms.saturating_add(*ms),
+            What::ErrorsEndConnection => self.errors_end_connection = true,
             What::NotFoundAfterCreate { ms } => self.not_found_until_ms = self.not_found_until_ms.max(*ms),
             What::SchemaLag { ms } => self.schema_lag_ms = self.schema_lag_ms.max(*ms),
             What::RowErrors { rows, reason } => {
                 self.row_errors.extend(rows.iter().map(|row| (*row, reason.clone())));
             }
             What::RejectValue { field, value } => self.rejected_values.push((field.clone(), value.clone())),
-            What::ReplyLost | What::Cut | What::Error { .. } | What::Html { .. } | What::Quota { .. } => {
-                return false;
-            }
+            What::ReplyLost
+            | What::Cut
+            | What::Error { .. }
+            | What::Html { .. }
+            | What::Quota { .. }
+            | What::Status { .. }
+            | What::StreamClosed { .. } => {}
         }
-        true
     }
 }
 

@@ -1,16 +1,30 @@
 //! A faithful local BigQuery for the embedded mode and for tests.
 //!
-//! One HTTP port answers the part of BigQuery's REST interface that a streaming writer uses: datasets, tables,
-//! `tabledata.insertAll` and `.list`, and queries of the form `SELECT *` and `SELECT COUNT(*)`. Everything is in memory.
+//! One port answers the part of BigQuery's REST interface that a streaming writer uses (datasets, tables,
+//! `tabledata.insertAll` and `.list`, and queries of the form `SELECT *` and `SELECT COUNT(*)`) and the gRPC service
+//! `BigQueryWrite` of the Storage Write API (HTTP/2 without TLS). Everything is in memory.
 //! What it takes care to get right is what clients get wrong: all-or-nothing inserts with `invalid` and `stopped` rows,
-//! the one-minute memory of `insertId`, request limits, schema changes, types column by column. Anything that can go
-//! wrong on the way can be scripted with [`Fault`]s.
+//! the one-minute memory of `insertId`, offsets and ends of write streams, when their rows become visible, changes by
+//! primary key, request limits, schema changes, types column by column. Anything that can go wrong on the way can be
+//! scripted with [`Fault`]s.
 //!
-//! Beside BigQuery's own paths there are: `GET`, `POST` and `DELETE /__faults` (a [`Fault`] or a list of them as JSON),
-//! `GET /__tables` ([`TableSummary`] list), `GET /__rows/{project}/{dataset}/{table}` (NDJSON) and `GET /__requests`
-//! (counts per method and table, and the largest number of concurrent insertAll calls).
+//! Beside BigQuery's own paths there are:
+//! - `GET`, `POST` and `DELETE /__faults`: a [`Fault`] or a list of them as JSON;
+//! - `GET /__tables`: a list of [`TableSummary`];
+//! - `GET /__rows/{project}/{dataset}/{table}`: the rows as NDJSON;
+//! - `GET /__streams`: a list of [`StreamSummary`];
+//! - `POST /__streams/expire` with `{"table": "dataset.table"}`, `{"stream": "projects/…"}` or `{}` (all): lets streams
+//!   expire and answers `{"expired": n}`;
+//! - `POST /__tables/{project}/{dataset}/{table}/recreate`: drops a table and makes it again, empty;
+//! - `GET /__requests`: counts per method and table, appends per stream, AppendRows connections, and the largest number
+//!   of concurrent insertAll calls.
 //!
-//! Known differences: GEOGRAPHY, INTERVAL and RANGE columns, views and template tables are refused; zone names in
+//! Known differences of the Storage Write API: rows in Arrow are refused; `google.protobuf` wrappers, enums, decimals in
+//! bytes and the `column_name` option of fields are not known; a row with a field number that its schema does not have is
+//! an error; several connections may append to one stream; a row that deletes needs its key only; changes are merged at
+//! once, whatever `maxStaleness` says; default values of columns are not applied.
+//!
+//! Known differences of the tables: GEOGRAPHY, INTERVAL and RANGE columns, views and template tables are refused; zone names in
 //! timestamps other than UTC are refused; partition decorators (`table$20260102`) name no table; column defaults are kept
 //! but not applied; partitioning and clustering are checked and kept, and have no other effect.
 #![forbid(unsafe_code)]
@@ -21,7 +35,10 @@ mod faults;
 mod rest;
 mod server;
 mod sql;
+mod state;
+mod storage_write;
 mod store;
+mod traffic;
 mod types;
 
 use std::fmt;
@@ -36,9 +53,10 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 pub use clock::Clock;
 pub use error::StartError;
-pub use faults::{Fault, Method, QuotaReason, ScriptError, What};
+pub use faults::{Closing, Fault, Method, QuotaReason, ScriptError, StatusCode, What};
 
-use faults::Script;
+use state::State;
+use store::streams::StreamType;
 use store::{Store, TableName};
 
 /// How the server is to run. The default listens on a free port of 127.0.0.1, without faults and credentials.
@@ -55,6 +73,11 @@ pub struct Options {
     /// Behaves as goccy/bigquery-emulator does where that differs from BigQuery: insertAll ignores `insertId` and
     /// `skipInvalidRows`, a wrong type is status 500 with plain text, tables cannot be patched.
     pub foreign_emulator: bool,
+    /// Counts the rows of insertAll and AppendRows and their bytes instead of reading and keeping them, so that a
+    /// benchmark measures the client. Offsets, visibility and numbers of rows stay exact. What is left out: rows and the
+    /// writer's schema are not looked into, so that no row is refused; there are no rows to list or to select; `insertId`s
+    /// and changes by key are not heeded, every row counts.
+    pub count_only: bool,
     /// The time the server goes by.
     pub clock: Clock,
 }
@@ -68,6 +91,7 @@ impl fmt::Debug for Options {
             .field("auto_create_datasets", &self.auto_create_datasets)
             .field("required_token", &self.required_token.is_some())
             .field("foreign_emulator", &self.foreign_emulator)
+            .field("count_only", &self.count_only)
             .field("clock", &self.clock)
             .finish()
     }
@@ -81,6 +105,7 @@ impl Default for Options {
             auto_create_datasets: false,
             required_token: None,
             foreign_emulator: false,
+            count_only: false,
             clock: Clock::system(),
         }
     }
@@ -99,10 +124,30 @@ pub struct TableSummary {
     pub rows: u64,
 }
 
+/// A write stream that was made and has not expired.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StreamSummary {
+    /// `projects/{project}/datasets/{dataset}/tables/{table}/streams/{stream}`
+    pub name: String,
+    /// The table, as `project:dataset.table`.
+    pub table: String,
+    /// `COMMITTED`, `PENDING` or `BUFFERED`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// The rows that were appended.
+    pub rows: i64,
+    /// How many of them are visible: flushed, committed, or of a COMMITTED stream all.
+    pub flushed: i64,
+    /// Whether it was finalized.
+    pub finalized: bool,
+    /// Whether it was committed; COMMITTED streams are from the beginning.
+    pub committed: bool,
+}
+
 /// A running server. Dropping it stops it without waiting; [`LocalBigQuery::stop`] waits for open requests.
 pub struct LocalBigQuery {
     address: SocketAddr,
-    state: Arc<rest::State>,
+    state: Arc<State>,
     stop: DropGuard,
     server: JoinHandle<()>,
 }
@@ -123,9 +168,9 @@ impl LocalBigQuery {
         let refused = |cause| StartError::Listen { address: options.listen, cause };
         let listener = TcpListener::bind(options.listen).await.map_err(refused)?;
         let address = listener.local_addr().map_err(refused)?;
-        let state = state(options);
+        let state = Arc::new(State::new(options));
         let stop = CancellationToken::new();
-        let server = tokio::spawn(server::run(listener, rest::router(Arc::clone(&state)), stop.clone()));
+        let server = tokio::spawn(server::run(listener, Arc::clone(&state), stop.clone()));
         Ok(LocalBigQuery { address, state, stop: stop.drop_guard(), server })
     }
 
@@ -163,6 +208,28 @@ impl LocalBigQuery {
         Some(table.rows().iter().map(|row| types::render::object(row, table.columns())).collect())
     }
 
+    /// Every write stream that was made and is still known, in the order of their names.
+    pub fn streams(&self) -> Vec<StreamSummary> {
+        stream_summaries(&self.state)
+    }
+
+    /// Lets the streams of a table expire, or with `None` those of all tables, and says how many there were. A table is
+    /// named as `table` or `dataset.table`.
+    pub fn expire_streams(&self, table: Option<&str>) -> usize {
+        self.state.store().expire_streams(|name| table.is_none_or(|table| name.table.is_called(table)))
+    }
+
+    /// Deletes a table. `false`: there is no such table.
+    pub fn drop_table(&self, project: &str, dataset: &str, table: &str) -> bool {
+        self.state.store().delete_table(&TableName::new(project, dataset, table)).is_ok()
+    }
+
+    /// Deletes a table and makes it again with the same resource and no rows. `false`: there is no such table.
+    pub fn recreate_table(&self, project: &str, dataset: &str, table: &str) -> bool {
+        let now_ms = self.state.clock.now_ms();
+        self.state.store().recreate_table(&TableName::new(project, dataset, table), now_ms).is_ok()
+    }
+
     /// Adds a fault at the end of the script.
     pub fn script(&self, fault: Fault) {
         self.state.script().add(fault);
@@ -177,22 +244,33 @@ impl LocalBigQuery {
     }
 }
 
-/// Every route of an empty server as a service, for callers that have requests and no connection.
+/// Every REST route of an empty server as a service, for callers that have requests and no connection.
 ///
 /// [`Options::listen`] is not looked at. A fault that cuts the connection gives an empty answer here, because there is
 /// no connection to cut.
 pub fn router(options: Options) -> axum::Router {
-    rest::router(state(options))
+    rest::router(Arc::new(State::new(options)))
 }
 
-fn state(options: Options) -> Arc<rest::State> {
-    Arc::new(rest::State::new(
-        Store::new(options.auto_create_datasets),
-        Script::new(options.faults),
-        options.clock,
-        options.required_token,
-        options.foreign_emulator,
-    ))
+fn stream_summaries(state: &State) -> Vec<StreamSummary> {
+    let store = state.store();
+    let streams = store.all_streams(state.clock.now_ms());
+    streams
+        .map(|(name, stream)| StreamSummary {
+            name: name.to_string(),
+            table: name.table.to_string(),
+            kind: match stream.kind {
+                StreamType::Committed => "COMMITTED",
+                StreamType::Pending => "PENDING",
+                StreamType::Buffered => "BUFFERED",
+            }
+            .to_owned(),
+            rows: stream.rows,
+            flushed: stream.visible,
+            finalized: stream.finalized,
+            committed: stream.committed_ms.is_some(),
+        })
+        .collect()
 }
 
 fn summaries(store: &Store) -> Vec<TableSummary> {
@@ -202,7 +280,7 @@ fn summaries(store: &Store) -> Vec<TableSummary> {
             project: dataset.project.clone(),
             dataset: dataset.dataset.clone(),
             table: id.clone(),
-            rows: u64::try_from(table.rows().len()).unwrap_or(u64::MAX),
+            rows: table.row_count(),
         })
         .collect()
 }

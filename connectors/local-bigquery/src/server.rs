@@ -1,4 +1,6 @@
 //! Connections: accepted, served, cut where a fault says so, and closed at the end.
+//!
+//! HTTP/1.1 carries the REST interface; HTTP/2 without TLS is known by its preface and carries gRPC, and REST too.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -8,20 +10,32 @@ use axum::Router;
 use axum::body::Body;
 use axum::http::{Request, Response};
 use hyper::body::Incoming;
-use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::rest::ConnectionCut;
+use crate::rest::{self, ConnectionCut};
+use crate::state::State;
+use crate::storage_write;
 
 /// The most connections at a time; further ones wait to be accepted.
 const MOST_CONNECTIONS: usize = 4_096;
-/// How long a client may take to send the head of a request.
+/// The most HTTP/2 streams of a connection at a time; Google's servers announce 100.
+const MOST_STREAMS: u32 = 100;
+/// How much of one HTTP/2 stream, and of all streams of a connection, may be on its way unread.
+const STREAM_WINDOW: u32 = 4 * 1024 * 1024;
+const CONNECTION_WINDOW: u32 = 16 * 1024 * 1024;
+/// The most that is kept of answers which a client does not read, per HTTP/2 stream.
+const SEND_BUFFER: usize = 1024 * 1024;
+/// How often a silent HTTP/2 client is asked whether it is there, and how long it may take to say so.
+const KEEP_ALIVE: Duration = Duration::from_secs(60);
+const KEEP_ALIVE_DEADLINE: Duration = Duration::from_secs(20);
+/// How long a client may take to send anything, and then the head of a request.
 const HEAD_DEADLINE: Duration = Duration::from_mins(1);
 /// How long requests in flight may still take once the server stops.
 const LAST_REQUESTS: Duration = Duration::from_secs(5);
@@ -33,9 +47,17 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 #[error("the fault script cuts this connection")]
 struct Cut;
 
+/// What answers requests.
+#[derive(Clone)]
+struct Services {
+    state: Arc<State>,
+    rest: TowerToHyperService<Router>,
+}
+
 /// Accepts connections until it is told to stop, then lets the open ones finish.
-pub(crate) async fn run(listener: TcpListener, router: Router, stop: CancellationToken) {
-    let service = TowerToHyperService::new(router);
+pub(crate) async fn run(listener: TcpListener, state: Arc<State>, stop: CancellationToken) {
+    let rest = TowerToHyperService::new(rest::router(Arc::clone(&state)));
+    let services = Services { state, rest };
     let room = Arc::new(Semaphore::new(MOST_CONNECTIONS));
     let connections = TaskTracker::new();
     loop {
@@ -46,7 +68,7 @@ pub(crate) async fn run(listener: TcpListener, router: Router, stop: Cancellatio
         let Some((stream, place)) = accepted else {
             continue;
         };
-        let connection = serve(stream, service.clone(), stop.clone());
+        let connection = serve(stream, services.clone(), stop.clone());
         connections.spawn(async move {
             connection.await;
             drop(place);
@@ -72,23 +94,49 @@ async fn accept(
     }
 }
 
-async fn serve(stream: TcpStream, router: TowerToHyperService<Router>, stop: CancellationToken) {
+async fn serve(stream: TcpStream, services: Services, stop: CancellationToken) {
     if let Err(refused) = stream.set_nodelay(true) {
         tracing::debug!(cause = %refused, "TCP_NODELAY was not set");
     }
-    let service = service_fn(move |request: Request<Incoming>| answer(router.clone(), request));
-    let connection = http1::Builder::new()
+    // The deadline for a head begins with the first byte, so that the first byte needs one of its own.
+    tokio::select! {
+        first = tokio::time::timeout(HEAD_DEADLINE, stream.readable()) => {
+            if !matches!(first, Ok(Ok(()))) {
+                return;
+            }
+        }
+        () = stop.cancelled() => return,
+    }
+    let cut = CancellationToken::new();
+    let service = {
+        let cut = cut.clone();
+        service_fn(move |request: Request<Incoming>| answer(services.clone(), request, cut.clone()))
+    };
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_DEADLINE);
+    builder
+        .http2()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_DEADLINE)
-        .serve_connection(TokioIo::new(stream), service);
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_concurrent_streams(MOST_STREAMS)
+        .max_send_buf_size(SEND_BUFFER)
+        .keep_alive_interval(KEEP_ALIVE)
+        .keep_alive_timeout(KEEP_ALIVE_DEADLINE);
+    let connection = builder.serve_connection(TokioIo::new(stream), service);
     tokio::pin!(connection);
     let ended = tokio::select! {
+        biased;
+        () = cut.cancelled() => return,
         ended = connection.as_mut() => ended,
         () = stop.cancelled() => {
             connection.as_mut().graceful_shutdown();
-            match tokio::time::timeout(LAST_REQUESTS, connection).await {
-                Ok(ended) => ended,
-                Err(_) => return,
+            tokio::select! {
+                ended = tokio::time::timeout(LAST_REQUESTS, connection) => match ended {
+                    Ok(ended) => ended,
+                    Err(_) => return,
+                },
+                () = cut.cancelled() => return,
             }
         }
     };
@@ -98,10 +146,19 @@ async fn serve(stream: TcpStream, router: TowerToHyperService<Router>, stop: Can
 }
 
 async fn answer(
-    router: TowerToHyperService<Router>,
+    services: Services,
     request: Request<Incoming>,
+    cut: CancellationToken,
 ) -> Result<Response<Body>, Cut> {
-    let response: Result<Response<Body>, Infallible> = router.call(request).await;
+    if storage_write::is_call(&request) {
+        return Ok(storage_write::answer(services.state, request, cut).await);
+    }
+    let response: Result<Response<Body>, Infallible> = services.rest.call(request).await;
     let Ok(response) = response;
-    if response.extensions().get::<ConnectionCut>().is_some() { Err(Cut) } else { Ok(response) }
+    if response.extensions().get::<ConnectionCut>().is_some() {
+        // An error ends an HTTP/1.1 connection, of HTTP/2 only the stream.
+        cut.cancel();
+        return Err(Cut);
+    }
+    Ok(response)
 }

@@ -1,4 +1,5 @@
-//! What BigQuery does not have: `/__faults`, `/__tables`, `/__rows/…` and `/__requests`, for tests from outside.
+//! What BigQuery does not have: `/__faults`, `/__tables`, `/__rows/…`, `/__streams` and `/__requests`, for tests from
+//! outside.
 
 use std::convert::Infallible;
 use std::future::ready;
@@ -10,14 +11,16 @@ use axum::extract::{Request, State as Shared};
 use axum::http::HeaderValue;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::Response;
-use axum::routing::get;
+use axum::routing::{get, post};
 use futures::stream;
-use serde_json::Value as Json;
+use serde::Deserialize;
+use serde_json::{Value as Json, json};
 
-use super::exchange::{State, refusal, respond};
+use super::exchange::{refusal, respond};
 use super::{body, tables};
 use crate::error::ApiError;
 use crate::faults::Fault;
+use crate::state::State;
 use crate::store::TableName;
 use crate::types::render::object;
 
@@ -29,6 +32,9 @@ pub(super) fn router() -> Router<Arc<State>> {
         .route("/__faults", get(faults).post(add_faults).delete(clear_faults))
         .route("/__tables", get(all_tables))
         .route("/__rows/{project}/{dataset}/{table}", get(rows))
+        .route("/__tables/{project}/{dataset}/{table}/recreate", post(recreate))
+        .route("/__streams", get(streams))
+        .route("/__streams/expire", post(expire))
         .route("/__requests", get(requests))
 }
 
@@ -60,6 +66,43 @@ async fn clear_faults(Shared(state): Shared<Arc<State>>) -> Response {
 
 async fn all_tables(Shared(state): Shared<Arc<State>>) -> Response {
     document(&serde_json::to_value(crate::summaries(&state.store())).unwrap_or(Json::Null))
+}
+
+async fn recreate(Shared(state): Shared<Arc<State>>, path: tables::TablePath) -> Response {
+    let now_ms = state.clock.now_ms();
+    match state.store().recreate_table(&tables::table_name(path), now_ms) {
+        Ok(()) => respond(204, "application/json", String::new()),
+        Err(refused) => refusal(&refused),
+    }
+}
+
+async fn streams(Shared(state): Shared<Arc<State>>) -> Response {
+    document(&serde_json::to_value(crate::stream_summaries(&state)).unwrap_or(Json::Null))
+}
+
+/// Which streams are to expire.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Expiry {
+    table: Option<String>,
+    stream: Option<String>,
+}
+
+async fn expire(Shared(state): Shared<Arc<State>>, request: Request) -> Response {
+    let (head, sent) = request.into_parts();
+    let body = match body::read(&head.headers, sent).await {
+        Ok(body) => body,
+        Err(refused) => return refusal(&refused),
+    };
+    let expiry: Expiry = match serde_json::from_slice(if body.is_empty() { b"{}" } else { &body }) {
+        Ok(expiry) => expiry,
+        Err(wrong) => return refusal(&ApiError::invalid(format!("not {{table}} or {{stream}}: {wrong}"))),
+    };
+    let expired = state.store().expire_streams(|name| {
+        expiry.table.as_ref().is_none_or(|table| name.table.is_called(table))
+            && expiry.stream.as_ref().is_none_or(|stream| name.to_string() == *stream)
+    });
+    document(&json!({ "expired": expired }))
 }
 
 async fn rows(Shared(state): Shared<Arc<State>>, path: tables::TablePath) -> Response {

@@ -6,10 +6,11 @@ use axum::extract::{Path, Request, State as Shared};
 use axum::response::Response;
 use serde_json::{Map, Value as Json, json};
 
-use super::exchange::{Reply, State, Target};
+use super::exchange::{Reply, Target};
 use super::pages::{Page, add_token};
 use crate::error::ApiError;
 use crate::faults::Method;
+use crate::state::State;
 use crate::store::DatasetName;
 
 pub(super) async fn get(

@@ -1,7 +1,6 @@
 //! The way every call takes: read the body, check the credentials, meet the scripted faults, do the work, answer.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
@@ -13,11 +12,11 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value as Json};
 
 use super::body;
-use super::traffic::{Running, Traffic};
-use crate::clock::Clock;
 use crate::error::ApiError;
-use crate::faults::{Conditions, End, Method, Script};
-use crate::store::{DatasetName, Store, TableName};
+use crate::faults::{Conditions, End, Method};
+use crate::state::{BadCredentials, State};
+use crate::store::{DatasetName, TableName};
+use crate::traffic::{Running, Traffic};
 
 /// Marks a response that is not sent: the connection closes instead.
 #[derive(Debug, Clone, Copy)]
@@ -49,47 +48,7 @@ impl Target {
     }
 }
 
-/// What all requests share.
-pub(crate) struct State {
-    clock: Clock,
-    required_token: Option<String>,
-    pub(super) foreign_emulator: bool,
-    store: Mutex<Store>,
-    script: Mutex<Script>,
-    traffic: Arc<Mutex<Traffic>>,
-}
-
 impl State {
-    pub(crate) fn new(
-        store: Store,
-        script: Script,
-        clock: Clock,
-        required_token: Option<String>,
-        foreign_emulator: bool,
-    ) -> State {
-        State {
-            clock,
-            required_token,
-            foreign_emulator,
-            store: Mutex::new(store),
-            script: Mutex::new(script),
-            traffic: Arc::default(),
-        }
-    }
-
-    /// The store, locked. Nothing waits while it holds the lock; after a panic elsewhere the data is still good.
-    pub(crate) fn store(&self) -> MutexGuard<'_, Store> {
-        self.store.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(crate) fn script(&self) -> MutexGuard<'_, Script> {
-        self.script.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(super) fn traffic(&self) -> MutexGuard<'_, Traffic> {
-        self.traffic.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Takes a call through all its steps; `work` does what the method is for.
     pub(super) async fn serve(
         &self,
@@ -104,8 +63,8 @@ impl State {
             Err(refused) => return refusal(&refused),
         };
         let table = target.table(&body);
-        let _running: Running = Traffic::enter(&self.traffic, method, table.as_ref());
-        if let Err(refused) = self.authenticate(&head.headers) {
+        let _running: Running = Traffic::enter(self.shared_traffic(), method, table.as_ref());
+        if let Err(refused) = check_credentials(self, &head.headers) {
             return refusal(&refused);
         }
         let verdict = self.script().strike(method, table.as_ref());
@@ -118,6 +77,7 @@ impl State {
             Some(End::Cut) => return cut(),
             Some(End::Refused(refused)) => return refusal(&refused),
             Some(End::Html(status)) => return html(status),
+            Some(End::Status { code, message, .. }) => return refusal(&ApiError::of_status(code, message)),
         };
         let parameters =
             Query::try_from_uri(&head.uri).map_or_else(|_| HashMap::new(), |Query(parameters)| parameters);
@@ -138,26 +98,18 @@ impl State {
         }
         answer.map_or_else(|refused| refusal(&refused), Reply::into_response)
     }
+}
 
-    fn authenticate(&self, headers: &HeaderMap) -> Result<(), ApiError> {
-        let Some(required) = &self.required_token else {
-            return Ok(());
+/// BigQuery's answer to a caller without the right credentials.
+fn check_credentials(state: &State, headers: &HeaderMap) -> Result<(), ApiError> {
+    let given = headers.get(AUTHORIZATION).and_then(|header| header.to_str().ok());
+    state.authenticate(given).map_err(|bad| {
+        let (reason, what) = match bad {
+            BadCredentials::Wrong => ("authError", "Request had invalid authentication credentials."),
+            BadCredentials::Missing => ("required", "Request is missing required authentication credential."),
         };
-        let given = headers.get(AUTHORIZATION).and_then(|header| header.to_str().ok());
-        match given.and_then(|header| header.strip_prefix("Bearer ")) {
-            Some(token) if token == required => Ok(()),
-            Some(_) => Err(ApiError::new(
-                401,
-                "authError",
-                "Request had invalid authentication credentials. Expected OAuth 2 access token.",
-            )),
-            None => Err(ApiError::new(
-                401,
-                "required",
-                "Request is missing required authentication credential. Expected OAuth 2 access token.",
-            )),
-        }
-    }
+        ApiError::new(401, reason, format!("{what} Expected OAuth 2 access token."))
+    })
 }
 
 /// A call on its way.

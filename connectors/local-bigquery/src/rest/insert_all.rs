@@ -5,15 +5,17 @@ use std::sync::Arc;
 use axum::extract::{Request, State as Shared};
 use axum::response::Response;
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::{Map, Value as Json, json};
 
-use super::exchange::{Call, Reply, State, Target};
+use super::exchange::{Call, Reply, Target};
 use super::foreign;
 use super::tables::{TablePath, table_name};
 use crate::error::ApiError;
 use crate::faults::{Conditions, Method};
+use crate::state::State;
 use crate::store::TableName;
-use crate::store::table::{Columns, NewRow};
+use crate::store::table::{Columns, NewContent, NewRow};
 use crate::types::{Mismatch, accept_row};
 
 /// The most rows of a request (documented).
@@ -59,7 +61,27 @@ pub(super) async fn insert_all(
     state.serve(Method::InsertAll, Target::Table(name.clone()), request, |call| insert(call, &name)).await
 }
 
+/// A request whose rows are only counted.
+#[derive(Debug, Deserialize)]
+struct CountedBody {
+    #[serde(default)]
+    rows: Vec<IgnoredAny>,
+}
+
+/// Counts the rows of a request without looking into them.
+fn count(call: &Call<'_>, name: &TableName) -> Result<Reply, ApiError> {
+    let CountedBody { rows } = call.json()?;
+    let rows = u64::try_from(rows.len()).unwrap_or(u64::MAX);
+    let bytes = u64::try_from(call.body.len()).unwrap_or(u64::MAX);
+    let mut store = call.state.store();
+    store.table_mut(name)?.add(NewContent::Counted { rows, bytes }, call.now_ms);
+    Ok(Reply::Document(json!({ "kind": "bigquery#tableDataInsertAllResponse" })))
+}
+
 fn insert(call: &Call<'_>, name: &TableName) -> Result<Reply, ApiError> {
+    if call.state.count_only {
+        return count(call, name);
+    }
     let body: Body = call.json()?;
     let rows = body.rows.unwrap_or_default();
     check(&rows, body.template_suffix.as_deref())?;

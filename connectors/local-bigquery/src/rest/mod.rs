@@ -10,7 +10,6 @@ mod pages;
 mod queries;
 mod tabledata;
 mod tables;
-mod traffic;
 
 use std::sync::Arc;
 
@@ -18,9 +17,10 @@ use axum::Router;
 use axum::response::Response;
 use axum::routing::{get, post};
 
-pub(crate) use exchange::{ConnectionCut, State};
+pub(crate) use exchange::ConnectionCut;
 
 use crate::error::ApiError;
+use crate::state::State;
 
 /// Every route. BigQuery's are under `/bigquery/v2` and, for clients whose base URL is the bare address, at the root.
 pub(crate) fn router(state: Arc<State>) -> Router {

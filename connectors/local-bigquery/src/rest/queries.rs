@@ -7,11 +7,12 @@ use axum::response::Response;
 use serde::Deserialize;
 use serde_json::{Value as Json, json};
 
-use super::exchange::{Reply, State, Target};
+use super::exchange::{Reply, Target};
 use super::pages::{Page, add_token, timestamp_form};
 use crate::error::ApiError;
 use crate::faults::Method;
 use crate::sql::{Selection, parse};
+use crate::state::State;
 use crate::store::jobs::{Answer, Job};
 use crate::store::{DatasetName, Store};
 use crate::types::render::TimestampForm;
@@ -147,10 +148,10 @@ fn answer(store: &Store, question: &Question, project: &str) -> Result<Job, ApiE
     });
     let select = parse(&question.query, project, default.as_ref())
         .map_err(|message| ApiError::new(400, "invalidQuery", message))?;
-    let rows = store.table(&select.table)?.rows().len();
+    let table = store.table(&select.table)?;
     let result = match select.what {
-        Selection::Everything => Answer::Rows(rows.min(select.limit.unwrap_or(usize::MAX))),
-        Selection::Count { name } => Answer::Count { name, rows },
+        Selection::Everything => Answer::Rows(table.rows().len().min(select.limit.unwrap_or(usize::MAX))),
+        Selection::Count { name } => Answer::Count { name, rows: table.row_count() },
     };
     Ok(Job { table: select.table, result })
 }

@@ -6,10 +6,11 @@ use axum::extract::{Request, State as Shared};
 use axum::response::Response;
 use serde_json::json;
 
-use super::exchange::{Reply, State, Target};
+use super::exchange::{Reply, Target};
 use super::pages::{Page, add_token, timestamp_form};
 use super::tables::{TablePath, table_name};
 use crate::faults::Method;
+use crate::state::State;
 
 pub(super) async fn list(Shared(state): Shared<Arc<State>>, path: TablePath, request: Request) -> Response {
     let name = table_name(path);
@@ -22,7 +23,7 @@ pub(super) async fn list(Shared(state): Shared<Arc<State>>, path: TablePath, req
             let mut document = json!({
                 "kind": "bigquery#tableDataList",
                 "etag": table.etag(),
-                "totalRows": table.rows().len().to_string(),
+                "totalRows": table.row_count().to_string(),
                 "rows": rows,
             });
             add_token(&mut document, "pageToken", next);

@@ -8,11 +8,12 @@ use axum::response::Response;
 use serde_json::{Value as Json, json};
 
 use super::datasets::reference;
-use super::exchange::{Call, Reply, State, Target};
+use super::exchange::{Call, Reply, Target};
 use super::foreign;
 use super::pages::{Page, add_token};
 use crate::error::ApiError;
 use crate::faults::Method;
+use crate::state::State;
 use crate::store::{DatasetName, TableName};
 
 /// Project, dataset and table of a path.

@@ -17,10 +17,10 @@ pub(crate) struct Job {
 /// What a query answers with.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Answer {
-    /// The table's first rows, as many as there were (rows are only ever appended).
+    /// The table's first rows, as many as there were (changes by key may have moved them since).
     Rows(usize),
     /// One row with the count under a name.
-    Count { name: String, rows: usize },
+    Count { name: String, rows: u64 },
 }
 
 /// The finished queries by job id.

@@ -2,7 +2,10 @@
 
 pub(crate) mod insert_ids;
 pub(crate) mod jobs;
+mod keys;
 pub(crate) mod resource;
+pub(crate) mod stream_name;
+pub(crate) mod streams;
 pub(crate) mod table;
 
 use std::collections::BTreeMap;
@@ -13,6 +16,7 @@ use serde_json::{Map, Value as Json, json};
 
 use crate::error::ApiError;
 use jobs::Jobs;
+use streams::Streams;
 use table::Table;
 
 /// A dataset's full name.
@@ -42,6 +46,16 @@ impl TableName {
     }
 }
 
+impl TableName {
+    /// Whether this is what somebody means by `table` or `dataset.table`.
+    pub(crate) fn is_called(&self, name: &str) -> bool {
+        match name.split_once('.') {
+            Some((dataset, table)) => dataset == self.dataset.dataset && table == self.table,
+            None => name == self.table,
+        }
+    }
+}
+
 impl fmt::Display for TableName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}.{}", self.dataset, self.table)
@@ -63,6 +77,7 @@ pub(crate) struct Store {
     auto_create_datasets: bool,
     datasets: BTreeMap<DatasetName, Dataset>,
     pub(crate) jobs: Jobs,
+    streams: Streams,
     /// Counts changes, for etags that never repeat.
     serial: u64,
 }
@@ -198,8 +213,16 @@ impl Store {
         Ok(table.document(name))
     }
 
-    /// Deletes a table with its rows.
+    /// Deletes a table and makes it again with the same resource, without rows.
+    pub(crate) fn recreate_table(&mut self, name: &TableName, now_ms: u64) -> Result<(), ApiError> {
+        let resource = self.table(name)?.resource().clone();
+        self.delete_table(name)?;
+        self.create_table(name, resource, now_ms).map(drop)
+    }
+
+    /// Deletes a table with its rows and streams.
     pub(crate) fn delete_table(&mut self, name: &TableName) -> Result<(), ApiError> {
+        self.expire_streams(|stream| stream.table == *name);
         match self.existing_mut(&name.dataset)?.tables.remove(&name.table) {
             Some(_) => Ok(()),
             None => Err(ApiError::not_found("Table", name)),

@@ -116,8 +116,7 @@ pub(crate) fn check_table(resource: &Map<String, Json>, columns: &[Column]) -> R
             )));
         }
     }
-    let key = resource.get("tableConstraints").and_then(|constraints| constraints.get("primaryKey"));
-    let key = names(key.and_then(|key| key.get("columns")));
+    let key = key_names(resource);
     if key.len() > MOST_KEY_COLUMNS {
         return Err(ApiError::invalid(format!("A primary key has at most {MOST_KEY_COLUMNS} columns.")));
     }
@@ -152,6 +151,24 @@ fn check_time_partitioning(resource: &Map<String, Json>, columns: &[Column]) -> 
         return Err(ApiError::invalid(message));
     }
     Ok(())
+}
+
+fn key_names(resource: &Map<String, Json>) -> Vec<&str> {
+    let key = resource.get("tableConstraints").and_then(|constraints| constraints.get("primaryKey"));
+    names(key.and_then(|key| key.get("columns")))
+}
+
+/// The places of the primary key's columns, where the table has a primary key.
+pub(crate) fn primary_key(resource: &Map<String, Json>, columns: &[Column]) -> Option<Vec<usize>> {
+    let place = |name: &&str| columns.iter().position(|column| column.is_named(name));
+    let key: Vec<usize> = key_names(resource).iter().filter_map(place).collect();
+    (!key.is_empty()).then_some(key)
+}
+
+/// Whether two resources of a table have the same primary key.
+pub(crate) fn same_key(before: &Map<String, Json>, after: &Map<String, Json>) -> bool {
+    let (before, after) = (key_names(before), key_names(after));
+    before.len() == after.len() && before.iter().zip(&after).all(|(a, b)| a.eq_ignore_ascii_case(b))
 }
 
 fn names(list: Option<&Json>) -> Vec<&str> {

@@ -7,6 +7,7 @@ pub(crate) mod accept;
 pub(crate) mod column;
 pub(crate) mod decimal;
 pub(crate) mod evolve;
+pub(crate) mod proto;
 pub(crate) mod render;
 pub(crate) mod temporal;
 

@@ -12,6 +12,10 @@ const DAY_US: i64 = 86_400_000_000;
 const FIRST_US: i64 = -62_135_596_800_000_000;
 /// 9999-12-31T23:59:59.999999Z in microseconds since 1970: the largest TIMESTAMP and DATETIME.
 const LAST_US: i64 = 253_402_300_799_999_999;
+/// 0001-01-01 in days since 1970-01-01: the smallest DATE.
+const FIRST_DAY: i32 = -719_162;
+/// 9999-12-31 in days since 1970-01-01: the largest DATE.
+const LAST_DAY: i32 = 2_932_896;
 /// The Julian day of 1970-01-01.
 const EPOCH_JULIAN_DAY: i32 = 2_440_588;
 
@@ -60,7 +64,7 @@ impl<'a> Scanner<'a> {
         let day = self.eat(b'-').then(|| self.number(1, 2))??;
         let month = Month::try_from(u8::try_from(month).ok()?).ok()?;
         let date = Date::from_calendar_date(year, month, u8::try_from(day).ok()?).ok()?;
-        Some(date.to_julian_day() - EPOCH_JULIAN_DAY)
+        Some(days_of(date))
     }
 
     /// `[H]H:[M]M:[S]S[.F]` as microseconds since midnight.
@@ -123,7 +127,18 @@ impl<'a> Scanner<'a> {
     }
 }
 
-fn in_range(micros: i64) -> Option<i64> {
+/// A date as days since 1970-01-01.
+pub(crate) fn days_of(date: Date) -> i32 {
+    date.to_julian_day() - EPOCH_JULIAN_DAY
+}
+
+/// A count of days since 1970-01-01, where the day lies in the years 1 to 9999.
+pub(crate) fn date_in_range(days: i64) -> Option<i32> {
+    i32::try_from(days).ok().filter(|days| (FIRST_DAY..=LAST_DAY).contains(days))
+}
+
+/// A count of microseconds since 1970, where the moment lies in the years 1 to 9999.
+pub(crate) fn in_range(micros: i64) -> Option<i64> {
     (FIRST_US..=LAST_US).contains(&micros).then_some(micros)
 }
 
