@@ -1,6 +1,7 @@
 //! Streams whose rows stay invisible until they are flushed: BigQuery's `BUFFERED` type.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -27,6 +28,9 @@ use crate::table::Table;
 /// Connections that nobody has used for so long are forgotten: their partitions have gone elsewhere.
 const FORGOTTEN_AFTER: Duration = Duration::from_mins(15);
 
+/// How long a stream may take until all servers know it.
+const NEW_STREAM: Duration = Duration::from_mins(1);
+
 const DROPPED_HINT: &str =
     "check whether the table was dropped and made anew; restart the pipeline once it is there to stay";
 
@@ -36,21 +40,34 @@ pub(crate) struct TableStreams {
     storage: Arc<Storage>,
     trace_id: Arc<str>,
     creations: Creations,
-    connections: Mutex<HashMap<StreamName, Used>>,
+    open: Mutex<HashMap<StreamName, Open>>,
 }
 
-/// A connection and when it was used last.
-struct Used {
+/// A stream that rows are appended to.
+#[derive(Clone)]
+struct Open {
     connection: Connection,
     /// BigQuery's name of the stream.
     stream: Arc<str>,
-    at: Instant,
+    used: Instant,
+    /// When we created it, if we did.
+    created: Option<Instant>,
+    /// Whether the server has taken rows for it.
+    is_known: Arc<AtomicBool>,
+}
+
+impl Open {
+    /// Whether the server may not know the stream yet, because it is too new.
+    fn may_be_unknown(&self) -> bool {
+        !self.is_known.load(Ordering::Relaxed)
+            && self.created.is_some_and(|created| created.elapsed() < NEW_STREAM)
+    }
 }
 
 impl TableStreams {
     pub(crate) fn new(shared: Arc<Shared>, storage: Arc<Storage>) -> Self {
         let trace_id = concat!("txconnect:", env!("CARGO_PKG_VERSION")).into();
-        Self { shared, storage, trace_id, creations: Creations::default(), connections: Mutex::default() }
+        Self { shared, storage, trace_id, creations: Creations::default(), open: Mutex::default() }
     }
 
     fn table(&self, name: &str) -> Result<Arc<Table>, SinkError> {
@@ -60,20 +77,24 @@ impl TableStreams {
         })
     }
 
-    /// The connection of a stream, and BigQuery's name of it.
-    fn connection(&self, name: &StreamName) -> Result<(Connection, Arc<str>), NotAStream> {
+    /// The stream called `name`, with a connection of its own, which makes no call before there are rows.
+    fn stream(&self, name: &StreamName, created: Option<Instant>) -> Result<Open, NotAStream> {
         let now = Instant::now();
-        let mut connections = self.connections.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(used) = connections.get_mut(name) {
-            used.at = now;
-            return Ok((used.connection.clone(), Arc::clone(&used.stream)));
+        let mut all = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(open) = all.get_mut(name) {
+            open.used = now;
+            return Ok(open.clone());
         }
-        let stream: Arc<str> = StreamPath::from_kafka(&name.0)?.for_server().into();
-        let connection = Connection::new(Arc::clone(&self.storage.link), Arc::clone(&self.trace_id));
-        connections.retain(|_, used| now.saturating_duration_since(used.at) < FORGOTTEN_AFTER);
-        let used = Used { connection: connection.clone(), stream: Arc::clone(&stream), at: now };
-        connections.insert(name.clone(), used);
-        Ok((connection, stream))
+        let open = Open {
+            stream: StreamPath::from_kafka(&name.0)?.for_server().into(),
+            connection: Connection::new(Arc::clone(&self.storage.link), Arc::clone(&self.trace_id)),
+            used: now,
+            created,
+            is_known: Arc::default(),
+        };
+        all.retain(|_, open| now.saturating_duration_since(open.used) < FORGOTTEN_AFTER);
+        all.insert(name.clone(), open.clone());
+        Ok(open)
     }
 
     async fn open_stream(&self, table: &str) -> Result<StreamName, SinkError> {
@@ -101,11 +122,12 @@ impl TableStreams {
         match created {
             Ok(stream) => {
                 target.is_known();
-                let path = StreamPath::from_server(&stream.name).map_err(|_| {
+                let name = StreamPath::from_server(&stream.name).map(|path| path.for_kafka());
+                let opened = name.and_then(|name| self.stream(&name, Some(Instant::now())).map(|_| name));
+                opened.map_err(|_| {
                     let hint = "check `storage_endpoint`: this is not BigQuery's Storage Write API";
                     SinkError::fatal(format!("{doing}: the server gave a stream without a name"), hint)
-                })?;
-                Ok(path.for_kafka())
+                })
             }
             // `Table::ensure` has just seen the table, or made it.
             Err(refusal) if refusal.meaning == Meaning::Missing => {
@@ -122,16 +144,30 @@ impl TableStreams {
         };
         let target = self.storage.target(&table, &self.shared.config);
         let doing = format!("appending to the table `{}`", table.name);
-        let Ok((connection, stream)) = self.connection(&to.stream) else {
+        let Ok(open) = self.stream(&to.stream, None) else {
             return Appended::NotStored(not_a_stream(&doing));
         };
         batch.requests += 1;
         let rows = batch.rows.len();
         let lent = Lent::new(&mut batch.bytes);
-        let answer =
-            connection.append(Arc::clone(&target), stream, Some(to.offset), lent.bytes.clone()).await;
+        let stream = Arc::clone(&open.stream);
+        let append = open.connection.append(Arc::clone(&target), stream, Some(to.offset), lent.bytes.clone());
+        let answer = append.await;
         drop(lent);
-        appended(answer, to.offset, rows, &target, &doing)
+        if open.may_be_unknown()
+            && let Answer::Refused { refusal, .. }
+            | Answer::Ended { refusal, due: true }
+            | Answer::Unsent { refusal } = &answer
+            && refusal.meaning == Meaning::Missing
+        {
+            let cause = format!("{} (the stream is new)", refusal.cause(&doing));
+            return Appended::NotStored(SinkError::transient(cause));
+        }
+        let appended = appended(answer, to.offset, rows, &target, &doing);
+        if matches!(appended, Appended::Stored | Appended::AlreadyStored) {
+            open.is_known.store(true, Ordering::Relaxed);
+        }
+        appended
     }
 
     async fn publish_stream(&self, name: &StreamName, end: i64) -> Result<Published, SinkError> {
@@ -174,7 +210,7 @@ impl TableStreams {
         let path = StreamPath::from_kafka(&name.0).map_err(|_| not_a_stream("ending a stream"))?;
         let doing = format!("ending a stream of the table `{}`", path.table());
         let stream = path.for_server();
-        self.connections.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
+        self.open.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
         let request = FinalizeWriteStreamRequest { name: stream.clone() };
         let finalized = self
             .storage

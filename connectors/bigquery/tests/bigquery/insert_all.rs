@@ -1,46 +1,18 @@
-//! The writer against the local BigQuery over HTTP, with faults.
-
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-mod support;
+//! `api: insert_all` against the local BigQuery over HTTP, with faults.
 
 use std::time::Duration;
 
+use crate::local::{self, ids, no_environment, server};
+use crate::support::{self, batch, offsets, record_json, records, schema, schema_of, sink, write_patiently};
 use serde_json::json;
-use support::{Place, batch, offsets, record_json, records, schema, schema_of, sink, write_patiently};
 use txconnect_bigquery::BigQuerySink;
 use txconnect_connector_api::{Sink as _, SinkError};
 use txconnect_local_bigquery::{Fault, LocalBigQuery, Method, Options, QuotaReason, What};
 
-fn no_environment(_: &str) -> Option<String> {
-    None
-}
-
-async fn server() -> LocalBigQuery {
-    LocalBigQuery::start(Options::default()).await.unwrap()
-}
-
 fn sink_of(server: &LocalBigQuery, extra: &serde_json::Value) -> BigQuerySink {
-    let mut settings = json!({ "endpoint": server.base_url(), "timeout": "5s" });
+    let mut settings = json!({ "api": "insert_all" });
     settings.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
-    sink(&settings, &no_environment)
-}
-
-fn place(server: &LocalBigQuery) -> Place<'static> {
-    Place {
-        settings: json!({ "endpoint": server.base_url() }),
-        environment: &no_environment,
-        unique: "case".to_owned(),
-        pause: Duration::from_millis(5),
-        patience: Duration::from_mins(1),
-    }
-}
-
-fn ids(server: &LocalBigQuery, table: &str) -> Vec<i64> {
-    let rows = server.rows("p", "d", table).unwrap_or_default();
-    let mut ids: Vec<i64> = rows.iter().map(|row| row["id"].as_i64().unwrap()).collect();
-    ids.sort_unstable();
-    ids
+    local::sink_of(server, &settings)
 }
 
 fn insert_fault(what: What) -> Fault {
@@ -54,9 +26,11 @@ fn row_errors(rows: &[usize], reason: &str) -> What {
 #[tokio::test]
 async fn the_shared_cases_hold() {
     let server = server().await;
-    support::rows_of_every_type_arrive_in_a_table_that_is_created(&place(&server)).await;
-    support::a_missing_table_is_fatal_where_none_may_be_created(&place(&server)).await;
-    support::a_table_that_does_not_fit_is_fatal(&place(&server)).await;
+    let place = local::place(&server, &json!({ "api": "insert_all" }));
+    support::rows_of_every_type_arrive_in_a_table_that_is_created(&place).await;
+    support::a_missing_table_is_fatal_where_none_may_be_created(&place).await;
+    support::a_table_that_does_not_fit_is_fatal(&place).await;
+    support::rows_of_several_tables_arrive_in_their_own(&place).await;
 }
 
 #[tokio::test]
@@ -83,7 +57,7 @@ async fn an_emulator_is_found_by_its_variable_without_credentials() {
     let server = server().await;
     let address = server.address().to_string();
     let environment = move |name: &str| (name == "BIGQUERY_EMULATOR_HOST").then(|| address.clone());
-    let sink = sink(&json!({}), &environment);
+    let sink = sink(&json!({ "api": "insert_all" }), &environment);
     sink.writer("test").write(&mut [batch(&sink, "t", &schema(), &records(0..3))], &[]).await.unwrap();
     assert_eq!(ids(&server, "t"), [0, 1, 2]);
 }
@@ -311,7 +285,7 @@ async fn a_foreign_emulator_takes_rows_too() {
 
 #[tokio::test]
 async fn topics_with_different_columns_cannot_share_a_table() {
-    let sink = sink(&json!({ "table": "all" }), &no_environment);
+    let sink = sink(&json!({ "api": "insert_all", "table": "all" }), &no_environment);
     let other = schema_of(&json!({ "properties": { "x": { "type": "string" } } }));
     assert!(sink.encoder("a", Some(&schema())).is_ok());
     assert!(sink.encoder("b", Some(&schema())).is_ok());
