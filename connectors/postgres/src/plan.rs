@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use txconnect_connector_api::{Column, ConfigProblem, Kind, Mode, TableSchema};
+use txconnect_connector_api::{Column, ConfigProblem, KafkaColumn, Kind, Mode, TableSchema};
 
 use crate::config::{NewestBy, PostgresConfig, WriteMode};
 
@@ -57,8 +57,8 @@ pub fn name_problem(name: &str) -> Option<&'static str> {
 pub struct TablePlan {
     /// The table.
     pub table: TableName,
-    /// The columns that rows bring, in the order of their fields. Columns of the table that no row brings take their
-    /// default.
+    /// The columns that rows bring, in the order of their fields: first those of the schema, then those of Kafka.
+    /// Columns of the table that no row brings take their default.
     pub columns: Vec<PlannedColumn>,
     /// What a record does to the table.
     pub mode: PlannedWrite,
@@ -71,6 +71,8 @@ pub struct TablePlan {
 pub struct PlannedColumn {
     /// The name, as Postgres stores it.
     pub name: String,
+    /// Where its values come from.
+    pub filled_by: FilledBy,
     /// The type of its values on the wire and in the table.
     pub column_type: ColumnType,
     /// Whether NULL is allowed.
@@ -79,6 +81,15 @@ pub struct PlannedColumn {
     pub second_digits: u8,
     /// Becomes the comment of a column that is made here.
     pub description: Option<String>,
+}
+
+/// Where the values of a column come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FilledBy {
+    /// A property of the record.
+    Property,
+    /// What Kafka knows about the record.
+    Kafka(KafkaColumn),
 }
 
 /// What a record does to the table. Numbers are indices of [`TablePlan::columns`].
@@ -210,6 +221,16 @@ impl ColumnType {
         }
     }
 
+    /// The column that is made for something that Kafka knows about a record.
+    fn of_kafka(column: KafkaColumn) -> Self {
+        match column {
+            KafkaColumn::Topic => Self::Text,
+            KafkaColumn::Partition => Self::Integer,
+            KafkaColumn::Offset => Self::BigInt,
+            KafkaColumn::Timestamp => Self::TimestampTz,
+        }
+    }
+
     /// Why a column of this type cannot be part of a key: rows are recognised by the bytes of their keys.
     pub(crate) fn key_problem(&self) -> Option<&'static str> {
         match self {
@@ -264,12 +285,22 @@ impl TablePlan {
             .iter()
             .map(|column| PlannedColumn {
                 name: column.name.clone(),
+                filled_by: FilledBy::Property,
                 column_type: ColumnType::wanted(column),
                 nullable: column.mode != Mode::Required,
                 second_digits: MICROSECOND_DIGITS,
                 description: column.description.clone(),
             })
             .collect();
+        check_names_of_kafka(config, topic, &columns, &mut problems);
+        columns.extend(config.kafka_columns.iter().map(|&column| PlannedColumn {
+            name: column.name().to_owned(),
+            filled_by: FilledBy::Kafka(column),
+            column_type: ColumnType::of_kafka(column),
+            nullable: !column.is_required(),
+            second_digits: MICROSECOND_DIGITS,
+            description: None,
+        }));
         check_columns(&columns, &mut problems);
         let mut find = |path: String, name: &str| {
             let found = columns
@@ -293,13 +324,14 @@ impl TablePlan {
             .collect();
         let newest_by = match config.newest_by() {
             NewestBy::Offset => None,
+            NewestBy::Timestamp => find("/newest_by".to_owned(), KafkaColumn::Timestamp.name()),
             NewestBy::Column(name) => find("/newest_by".to_owned(), name),
         };
         check_key(&columns, &key, newest_by, &mut problems);
         if !problems.is_empty() {
             return Err(problems);
         }
-        for &index in key.iter().chain(&newest_by) {
+        for &index in &key {
             columns[index].nullable = false;
         }
         let mode = match config.write {
@@ -326,14 +358,24 @@ impl TablePlan {
         }
     }
 
+    /// The column that says how old a deletion is, where it has an age: deletions come from records without a value,
+    /// and of those only Kafka's time is known. Without it every deletion is newer than the row.
+    pub fn age_of_deletes(&self) -> Option<usize> {
+        match &self.mode {
+            PlannedWrite::Upsert { newest_by, .. } => newest_by
+                .filter(|&index| self.columns[index].filled_by == FilledBy::Kafka(KafkaColumn::Timestamp)),
+            PlannedWrite::Append | PlannedWrite::InsertIgnore { .. } => None,
+        }
+    }
+
     /// Whether rows made for one plan fit the table of the other.
     pub fn same_rows(&self, other: &Self) -> bool {
         self.table == other.table
             && self.mode == other.mode
             && self.columns.len() == other.columns.len()
             && self.columns.iter().zip(&other.columns).all(|(left, right)| {
-                (&left.name, &left.column_type, left.nullable, left.second_digits)
-                    == (&right.name, &right.column_type, right.nullable, right.second_digits)
+                (&left.name, left.filled_by, &left.column_type, left.nullable, left.second_digits)
+                    == (&right.name, right.filled_by, &right.column_type, right.nullable, right.second_digits)
             })
     }
 }
@@ -354,8 +396,35 @@ fn check_table(config: &PostgresConfig, table: &TableName, topic: &str, problems
     }
 }
 
+const RENAME: &str = "give it another name in the schema: `x-column: {name: …}`";
+
+/// Names that mean something of Kafka's and are those of columns of the schema as well.
+fn check_names_of_kafka(
+    config: &PostgresConfig,
+    topic: &str,
+    columns: &[PlannedColumn],
+    problems: &mut Vec<ConfigProblem>,
+) {
+    let taken = |name: &str| columns.iter().any(|column| column.name == name);
+    for (index, column) in config.kafka_columns.iter().enumerate() {
+        if taken(column.name()) {
+            problems.push(problem(
+                &format!("/kafka_columns/{index}"),
+                format!("the schema of `{topic}` has a column `{}` of its own", column.name()),
+                RENAME,
+            ));
+        }
+    }
+    if let Some(word) = config.kafka_word().filter(|word| taken(word)) {
+        problems.push(problem(
+            "/newest_by",
+            format!("`{word}` means Kafka's, and the schema of `{topic}` has a column of that name"),
+            RENAME,
+        ));
+    }
+}
+
 fn check_columns(columns: &[PlannedColumn], problems: &mut Vec<ConfigProblem>) {
-    const RENAME: &str = "give it another name in the schema: `x-column: {name: …}`";
     for column in columns {
         let name = column.name.escape_debug();
         if let Some(why) = name_problem(&column.name) {
@@ -368,7 +437,7 @@ fn check_columns(columns: &[PlannedColumn], problems: &mut Vec<ConfigProblem>) {
     if columns.len() > MAX_COLUMNS {
         problems.push(problem(
             "",
-            format!("the schema has {} columns, a table of PostgreSQL has at most 1600", columns.len()),
+            format!("rows have {} columns, a table of PostgreSQL has at most 1600", columns.len()),
             "gather properties in objects, which become jsonb, or mark some `x-column: {ignore: true}`",
         ));
     }
@@ -496,6 +565,69 @@ mod tests {
         let plan = plan(&config, "orders", &orders()).unwrap();
         assert_eq!(plan.mode, PlannedWrite::Upsert { key: vec![5, 7], newest_by: Some(9) });
         assert!(!plan.columns[5].nullable && !plan.columns[7].nullable);
+        assert_eq!(plan.age_of_deletes(), None);
+    }
+
+    #[test]
+    fn no_value_in_the_column_that_tells_the_newer_row_is_no_mistake() {
+        let config = json!({ "write": "upsert", "key": ["id"], "newest_by": "day" });
+        assert!(plan(&config, "orders", &orders()).unwrap().columns[7].nullable);
+    }
+
+    #[test]
+    fn columns_of_kafka_come_behind_those_of_the_schema() {
+        let config = json!({ "write": "upsert", "key": ["id"], "newest_by": "timestamp",
+            "kafka_columns": ["timestamp", "topic", "partition", "offset"] });
+        let plan = plan(&config, "orders", &orders()).unwrap();
+        assert_eq!(plan.columns.len(), 17);
+        let last: Vec<String> = plan.columns[13..]
+            .iter()
+            .map(|column| format!("{} {} {}", column.name, column.column_type, column.nullable))
+            .collect();
+        assert_eq!(
+            last,
+            [
+                "_kafka_timestamp timestamp with time zone true",
+                "_kafka_topic text false",
+                "_kafka_partition integer false",
+                "_kafka_offset bigint false"
+            ]
+        );
+        assert_eq!(plan.mode, PlannedWrite::Upsert { key: vec![0], newest_by: Some(13) });
+        assert_eq!(plan.age_of_deletes(), Some(13));
+    }
+
+    #[test]
+    fn coordinates_may_be_the_key() {
+        let config = json!({ "write": "insert_ignore", "kafka_columns": ["partition", "offset"],
+            "key": ["_kafka_partition", "_kafka_offset"] });
+        let plan = plan(&config, "orders", &orders()).unwrap();
+        assert_eq!(plan.mode, PlannedWrite::InsertIgnore { key: vec![13, 14] });
+    }
+
+    #[test]
+    fn names_that_mean_something_of_kafkas_are_not_those_of_the_schema() {
+        let schema = json!({ "properties": {
+            "id": { "type": "integer" },
+            "timestamp": { "type": "integer" },
+            "offset": { "type": "integer" },
+            "_kafka_topic": { "type": "string" },
+            "mine": { "type": "integer", "x-column": { "name": "_kafka_timestamp" } },
+        } });
+        let upsert = |newest_by: Option<&str>, columns: &[&str]| {
+            let mut extra = json!({ "write": "upsert", "key": ["id"], "kafka_columns": columns });
+            if let Some(newest_by) = newest_by {
+                extra["newest_by"] = newest_by.into();
+            }
+            let problems = plan(&extra, "orders", &schema).err().unwrap_or_default();
+            assert!(problems.iter().all(|problem| problem.help.as_ref().unwrap().contains("x-column")));
+            problems.into_iter().map(|problem| problem.path).collect::<Vec<_>>()
+        };
+        assert_eq!(upsert(None, &["offset"]), Vec::<String>::new());
+        assert_eq!(upsert(Some("offset"), &[]), ["/newest_by"]);
+        assert_eq!(upsert(Some("timestamp"), &["timestamp"]), ["/kafka_columns/0", "/newest_by"]);
+        assert_eq!(upsert(None, &["offset", "topic"]), ["/kafka_columns/1"]);
+        assert_eq!(upsert(Some("mine"), &["offset"]), Vec::<String>::new());
     }
 
     #[test]
