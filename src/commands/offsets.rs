@@ -18,13 +18,13 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use tokio::runtime::Runtime;
-use txconnect_connector_api::{NewPosition, OffsetStore, Protocol, SinkError};
+use txconnect_connector_api::{NewPosition, OffsetStore, Protocol, Published, SinkError, WriteStreams};
 use txconnect_kafka::{CommitPosition, Consumer, GroupState, KafkaError, Tuning};
 
 use self::target::Target;
 use super::{CommandError, logging, print_result, runtime, say};
 use crate::config::{self, Pipeline};
-use crate::delivery::GROUP_NOTE;
+use crate::delivery::CommittedStream;
 use crate::terminal::numbers::counted;
 use crate::terminal::progress::Screen;
 
@@ -166,6 +166,9 @@ fn reset_positions(opened: &Opened, arguments: &ResetArguments) -> Result<(), Co
             "nothing was changed: say --yes to do it, or --dry-run to only look".to_owned(),
         ));
     }
+    for change in &changes {
+        publish_before(opened, change)?;
+    }
     let in_sink = |positions: &[NewPosition]| match &opened.store {
         Some(store) => opened.ask_sink(store.reset(positions)).map(Some),
         None => Ok(None),
@@ -177,6 +180,36 @@ fn reset_positions(opened: &Opened, arguments: &ResetArguments) -> Result<(), Co
         view.pipeline,
         counted(changes.len() as u64, "position is", "positions are")
     ))
+}
+
+/// Publishes what a position counts on before it moves: nothing would name these rows any more.
+fn publish_before(opened: &Opened, change: &reset::Change) -> Result<(), CommandError> {
+    let partition = change.partition();
+    for CommittedStream { stream, end, published } in change.streams() {
+        let left = counted(u64::try_from(end - published).unwrap_or_default(), "row", "rows");
+        let outcome = match &opened.streams {
+            Some(streams) => opened.ask_sink(streams.publish(stream, *end)).map_err(|error| {
+                CommandError::Failed(format!(
+                    "{partition}: nothing is moved: {left} before the position could not be published: {}",
+                    sink_words(&error)
+                ))
+            })?,
+            None => Published::Missing,
+        };
+        if outcome != Published::Visible && published < end {
+            say(&format!(
+                "{}: {partition}: {left} before the old position may never have become visible: their write stream \
+                 {stream} is {}",
+                opened.pipeline.name,
+                match (outcome, &opened.streams) {
+                    (Published::Finalized, _) => "finalized",
+                    (_, Some(_)) => "gone",
+                    (_, None) => "not one of this sink",
+                }
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// Why the positions of the group cannot be moved now, if they cannot.
@@ -198,6 +231,7 @@ struct Opened {
     pipeline: Pipeline,
     consumer: Consumer,
     store: Option<Arc<dyn OffsetStore>>,
+    streams: Option<Arc<dyn WriteStreams>>,
     runtime: Runtime,
 }
 
@@ -221,9 +255,9 @@ impl Opened {
             .map_err(|error| CommandError::Failed(format!("{name}: {error}")))?;
         // Connections to the sink may need a runtime from the start.
         let runtime = runtime()?;
-        let store = {
+        let (store, streams) = {
             let _entered = runtime.enter();
-            pipeline.sink.offsets(name)
+            (pipeline.sink.offsets(name), pipeline.sink.streams())
         };
         // Without the positions that count, those of the group would be taken for them.
         if store.is_none() && pipeline.sink.protocol() == Protocol::OffsetsInSink {
@@ -233,7 +267,7 @@ impl Opened {
             )));
         }
         let store = store.filter(|_| pipeline.sink.protocol() == Protocol::OffsetsInSink);
-        Ok(Self { pipeline, consumer, store, runtime })
+        Ok(Self { pipeline, consumer, store, streams, runtime })
     }
 
     /// Waits for an answer of the sink.

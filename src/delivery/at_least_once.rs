@@ -23,6 +23,17 @@ pub enum Event {
         /// Whether `position` is what the group has stored; else it has nothing stored for this partition.
         committed: bool,
     },
+    /// What a commit says beside the position has changed, for protocols that say something.
+    Noted {
+        /// The partition.
+        slot: Slot,
+        /// The assignment under which it is read.
+        assignment: Assignment,
+        /// Grows with every change; the first is 0.
+        version: u64,
+        /// Whether the partition may be given back once a commit of this version is stored.
+        settled: bool,
+    },
     /// A flush is on its way to the sink.
     HandedOver(Span),
     /// Every record of a span is durable, confirmed as a dead letter, or filtered.
@@ -113,6 +124,16 @@ struct Partition {
     given_up: bool,
     /// The last commit was refused, as in the middle of a rebalance; it is tried again when a commit is due.
     refused: bool,
+    note: NoteVersion,
+}
+
+/// What commits say beside the position.
+#[derive(Debug)]
+struct NoteVersion {
+    wanted: u64,
+    stored: u64,
+    /// Whether the partition may be given back once `wanted` is stored.
+    settled: bool,
 }
 
 #[derive(Debug, PartialEq, Eq, Clone, Copy)]
@@ -130,7 +151,15 @@ enum State {
 #[derive(Debug)]
 struct Outstanding {
     token: CommitToken,
-    positions: BTreeMap<Slot, (Assignment, i64)>,
+    positions: BTreeMap<Slot, Committing>,
+}
+
+/// One partition's part in a commit.
+#[derive(Clone, Copy, Debug)]
+struct Committing {
+    assignment: Assignment,
+    position: i64,
+    version: u64,
 }
 
 impl AtLeastOnce {
@@ -155,8 +184,18 @@ impl AtLeastOnce {
                     state: State::Held,
                     given_up: false,
                     refused: false,
+                    note: NoteVersion { wanted: 0, stored: 0, settled: true },
                 };
                 self.partitions.insert(slot, partition);
+            }
+            Event::Noted { slot, assignment, version, settled } => {
+                if let Some(partition) =
+                    self.partitions.get_mut(&slot).filter(|held| held.assignment == assignment)
+                {
+                    partition.note.wanted = version;
+                    partition.note.settled = settled || partition.given_up;
+                }
+                self.advance_drain(actions);
             }
             Event::HandedOver(span) => {
                 self.with_span(span, actions, |ledger| ledger.hand_over(span.first, span.next));
@@ -191,6 +230,8 @@ impl AtLeastOnce {
                     partition.ledger.give_up();
                     partition.given_up = true;
                     partition.refused = false;
+                    // Whoever reads the partition next publishes what was committed.
+                    partition.note.settled = true;
                 }
                 self.advance_drain(actions);
             }
@@ -206,6 +247,11 @@ impl AtLeastOnce {
     /// Whether a span of this assignment still counts: its partition is held or draining.
     pub fn is_current(&self, slot: Slot, assignment: Assignment) -> bool {
         self.partitions.get(&slot).is_some_and(|partition| partition.assignment == assignment)
+    }
+
+    /// The assignment under which a partition is held.
+    pub fn assignment(&self, slot: Slot) -> Option<Assignment> {
+        self.partitions.get(&slot).map(|partition| partition.assignment)
     }
 
     /// Whether nothing of the partition is on its way to the sink. True for partitions that are not held.
@@ -246,11 +292,16 @@ impl AtLeastOnce {
     }
 
     fn commit(&mut self, wanted: impl Fn(&Partition) -> bool, actions: &mut Vec<Action>) -> bool {
-        let positions: BTreeMap<Slot, (Assignment, i64)> = self
+        let positions: BTreeMap<Slot, Committing> = self
             .partitions
             .iter()
             .filter(|(_, partition)| wanted(partition) && partition.has_news(self.advisory))
-            .map(|(slot, partition)| (*slot, (partition.assignment, partition.ledger.finished())))
+            .map(|(slot, partition)| {
+                let Partition { assignment, ledger, note, .. } = partition;
+                let committing =
+                    Committing { assignment: *assignment, position: ledger.finished(), version: note.wanted };
+                (*slot, committing)
+            })
             .collect();
         if positions.is_empty() {
             return false;
@@ -259,7 +310,7 @@ impl AtLeastOnce {
         self.next_token += 1;
         actions.push(Action::Commit {
             token,
-            positions: positions.iter().map(|(slot, (_, position))| (*slot, *position)).collect(),
+            positions: positions.iter().map(|(slot, committing)| (*slot, committing.position)).collect(),
         });
         self.outstanding = Some(Outstanding { token, positions });
         true
@@ -274,7 +325,7 @@ impl AtLeastOnce {
         let Some(outstanding) = self.outstanding.take_if(|outstanding| outstanding.token == token) else {
             return;
         };
-        for (slot, (assignment, position)) in outstanding.positions {
+        for (slot, Committing { assignment, position, version }) in outstanding.positions {
             let Some(partition) = self.partitions.get_mut(&slot).filter(|held| held.assignment == assignment)
             else {
                 continue;
@@ -284,7 +335,10 @@ impl AtLeastOnce {
                 && partition.ledger.is_idle()
                 && partition.ledger.finished() == position;
             match outcome.unwrap_or(&CommitOutcome::Unknown) {
-                CommitOutcome::Stored => partition.committed = Some(position),
+                CommitOutcome::Stored => {
+                    partition.committed = Some(position);
+                    partition.note.stored = partition.note.stored.max(version);
+                }
                 // A rebalance is over soon. Without this commit the next owner would repeat what it covers.
                 CommitOutcome::Refused if was_last && !partition.given_up && !self.advisory => {
                     partition.refused = true;
@@ -318,7 +372,8 @@ impl AtLeastOnce {
                 partition.state == State::Draining && partition.ledger.is_idle() && !partition.refused
             };
             if !self.commit(ready, actions) {
-                for partition in self.partitions.values_mut().filter(|partition| ready(partition)) {
+                let done = |partition: &Partition| ready(partition) && partition.note.settled;
+                for partition in self.partitions.values_mut().filter(|partition| done(partition)) {
                     partition.state = State::Drained;
                 }
             }
@@ -343,6 +398,9 @@ impl Partition {
     /// was read; but where the sink keeps the positions, tools shall not show a lag that is none, as after a crash
     /// between the transaction and the commit.
     fn has_news(&self, advisory: bool) -> bool {
+        if self.note.wanted > self.note.stored {
+            return true;
+        }
         match self.committed {
             Some(committed) => self.ledger.finished() > committed,
             None => advisory || self.ledger.finished() > self.ledger.start(),

@@ -8,18 +8,23 @@
 //! | [`ledger`] | spans of offsets in flight in one assignment of one partition, and its finished prefix |
 //! | [`at_least_once`] | rows first, Kafka commit afterwards |
 //! | [`offsets_in_sink`] | rows and positions in one transaction of the sink |
+//! | [`two_phase`] | rows in invisible streams, published after the Kafka commit that counts them |
+//! | [`note`] | what stands beside a position in a Kafka commit |
+//! | [`protocol`] | a sink's protocol as one machine: [`Delivery`] |
 
 pub mod at_least_once;
 pub mod ledger;
+pub mod note;
 pub mod offsets_in_sink;
+pub mod protocol;
+pub mod two_phase;
 
 pub use at_least_once::{Action, AtLeastOnce, CommitOutcome, Event};
 pub use ledger::{Ledger, LedgerError};
+pub use note::{CommittedStream, Note, NoteError, StreamsNote};
 pub use offsets_in_sink::{Move, OffsetsInSink, Plan, Settled};
-
-/// Stands beside the group's positions where the sink keeps those that count. A position without it was set by another
-/// tool.
-pub const GROUP_NOTE: &str = "txconnect:offsets-in-sink";
+pub use protocol::Delivery;
+pub use two_phase::{Answer, Inherited, Placement, Rows, Step, TwoPhase, Verdict, inherit};
 
 /// The runtime's number of a partition; stable as long as the pipeline runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -7,13 +7,17 @@
 //!  lane thread: copy → decode → validate → encode → open batches       lanes, lane, records, open
 //!      │ flushes, as many as the sink wants in flight
 //!      ▼
-//!  writer task: dead letters → write → retry → cut bad rows out         writer, positions, backoff, dead_letters
+//!  writer task: dead letters → write → retry → cut bad rows out         writer, positions, appends, backoff, dead_letters
 //!      │ finished spans
 //!      ▼
 //!  delivery (pure): what may be committed ─▶ back to the source thread   shared
+//!      │ rows that a commit counts, where the sink has streams
+//!      ▼
+//!  publisher task: publish, finalize                                    publisher
 //! ```
 //! [`BooksSnapshot`] says what became of every record, `memory` bounds what is held.
 
+mod appends;
 mod backoff;
 mod books;
 mod dead_letters;
@@ -24,6 +28,7 @@ mod lanes;
 mod memory;
 mod open;
 mod positions;
+mod publisher;
 mod records;
 mod shared;
 mod source;

@@ -4,12 +4,17 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use txconnect_connector_api::{Epoch, Protocol};
+use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
+use txconnect_connector_api::{Epoch, Protocol, Published, StreamName};
 
 use super::books::{Books, Tally};
 use super::memory::Memory;
 use super::open::Stage;
-use crate::delivery::{Action, Assignment, AtLeastOnce, Event, OffsetsInSink, Plan, Settled, Slot, Span};
+use crate::delivery::{
+    Action, Answer, Assignment, AtLeastOnce, CommitOutcome, CommitToken, Delivery, Event, Placement, Plan,
+    Rows, Settled, Slot, Span, Step, StreamsNote, Verdict,
+};
 
 /// Why a pipeline ended before its time.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -91,6 +96,9 @@ pub(crate) struct Shared {
     delivery: Mutex<Delivery>,
     /// Notified whenever a flush is finished or given up.
     moved: Condvar,
+    /// The same, for tasks: notified whenever something may have changed for rows that wait for their place in a stream,
+    /// or for what is to be done at the sink.
+    stirred: Notify,
     failure: Mutex<Option<Failure>>,
     health: Mutex<Standing>,
     stalled_after: Duration,
@@ -113,43 +121,20 @@ impl Drop for Waiting<'_> {
     }
 }
 
-struct Delivery {
-    machine: AtLeastOnce,
-    /// Where the sink keeps the positions.
-    in_sink: Option<OffsetsInSink>,
-    actions: Vec<Action>,
-    /// Partitions that somebody else has taken over, to be started anew if the group still says that they are ours.
-    fenced: Vec<(Slot, Assignment)>,
-}
-
-impl Delivery {
-    fn handle(&mut self, event: Event) {
-        self.machine.handle(event, &mut self.actions);
-        if let Some(in_sink) = &mut self.in_sink {
-            in_sink.keep(|slot, assignment| self.machine.is_current(slot, assignment));
-        }
-    }
-
-    fn fenced(&mut self, spans: &[Span]) {
-        if let Some(in_sink) = &mut self.in_sink {
-            in_sink.fenced(spans);
-            self.fenced.extend(spans.iter().map(|span| (span.slot, span.assignment)));
-        }
-    }
-}
-
 impl Shared {
     pub(crate) fn new(name: &str, memory: usize, protocol: Protocol, stalled_after: Duration) -> Arc<Self> {
-        let (machine, in_sink) = match protocol {
-            Protocol::AtLeastOnce => (AtLeastOnce::new(), None),
-            Protocol::OffsetsInSink => (AtLeastOnce::advisory(), Some(OffsetsInSink::new())),
+        let delivery = match protocol {
+            Protocol::AtLeastOnce => Delivery::at_least_once(),
+            Protocol::OffsetsInSink => Delivery::offsets_in_sink(),
+            Protocol::TwoPhase => Delivery::two_phase(),
         };
         Arc::new(Self {
             name: name.into(),
             books: Books::default(),
             memory: Memory::with_limit(memory),
-            delivery: Mutex::new(Delivery { machine, in_sink, actions: Vec::new(), fenced: Vec::new() }),
+            delivery: Mutex::new(delivery),
             moved: Condvar::new(),
+            stirred: Notify::new(),
             failure: Mutex::new(None),
             health: Mutex::new(Standing::Starting),
             stalled_after,
@@ -164,12 +149,13 @@ impl Shared {
     /// Tells the machine one event. What is to be done waits for the source thread in [`Self::actions`].
     pub(crate) fn tell(&self, event: Event) {
         self.delivery().handle(event);
+        self.stirred.notify_waiters();
     }
 
     /// Notes that a flush is on its way. Spans of an assignment that is over count for nothing.
     pub(crate) fn handed_over(&self, span: Span, tally: Tally) {
         let mut delivery = self.delivery();
-        if delivery.machine.is_current(span.slot, span.assignment) {
+        if delivery.commits().is_current(span.slot, span.assignment) {
             self.books.add(span.slot, Tally { read: tally.read, ..Tally::default() });
             delivery.handle(Event::HandedOver(span));
         }
@@ -179,9 +165,9 @@ impl Shared {
     pub(crate) fn finished(&self, spans: &[(Span, Tally)]) {
         let mut delivery = self.delivery();
         for (span, tally) in spans {
-            if delivery.machine.is_current(span.slot, span.assignment) {
+            if delivery.commits().is_current(span.slot, span.assignment) {
                 self.books.add(span.slot, Tally { read: 0, ..*tally });
-                if let Some(in_sink) = &mut delivery.in_sink {
+                if let Some(in_sink) = delivery.in_sink_mut() {
                     in_sink.written(&[*span]);
                     self.books.committed(span.slot, span.next);
                 }
@@ -197,7 +183,7 @@ impl Shared {
     pub(crate) fn written_in_part(&self, spans: &[(Span, Tally)]) {
         let mut delivery = self.delivery();
         for (span, tally) in spans {
-            if let Some(in_sink) = &mut delivery.in_sink {
+            if let Some(in_sink) = delivery.in_sink_mut() {
                 in_sink.written(&[*span]);
                 self.books.add(span.slot, *tally);
                 self.books.committed(span.slot, span.next);
@@ -207,7 +193,7 @@ impl Shared {
 
     /// Whether the sink keeps the positions that count.
     pub(crate) fn keeps_offsets_in_sink(&self) -> bool {
-        self.delivery().in_sink.is_some()
+        self.delivery().in_sink().is_some()
     }
 
     /// The sink has given us a partition: it has stored `stored`, and reading begins at `position`. To be told after
@@ -220,69 +206,160 @@ impl Shared {
         stored: i64,
         position: i64,
     ) {
-        if let Some(in_sink) = &mut self.delivery().in_sink {
+        if let Some(in_sink) = self.delivery().in_sink_mut() {
             in_sink.started(slot, assignment, epoch, stored, position);
         }
     }
 
     /// How a flush is to be written; `None` where the sink keeps no positions.
     pub(crate) fn plan(&self, spans: &[Span]) -> Option<Plan> {
-        self.delivery().in_sink.as_ref().map(|in_sink| in_sink.plan(spans))
+        self.delivery().in_sink().map(|in_sink| in_sink.plan(spans))
     }
 
     /// A transaction may or may not be durable.
     pub(crate) fn in_doubt(&self, spans: &[Span]) {
-        if let Some(in_sink) = &mut self.delivery().in_sink {
+        if let Some(in_sink) = self.delivery().in_sink_mut() {
             in_sink.in_doubt(spans);
         }
     }
 
     /// The partition of a span in doubt was taken over again; answers what has become of the span.
     pub(crate) fn taken_over_again(&self, span: &Span, epoch: Epoch, stored: i64) -> Settled {
-        let mut delivery = self.delivery();
-        let Some(in_sink) = &mut delivery.in_sink else { return Settled::Elsewhere };
-        let settled = in_sink.taken_over_again(span, epoch, stored);
-        if settled == Settled::Elsewhere {
-            delivery.fenced(&[*span]);
-        }
-        settled
+        self.delivery().taken_over_again(span, epoch, stored)
     }
 
-    /// Somebody else has taken over the partitions of these spans.
+    /// Somebody else has taken over the partitions of these spans, or their streams are not what they should be.
     pub(crate) fn fenced(&self, spans: &[Span]) {
         self.delivery().fenced(spans);
+        self.stirred.notify_waiters();
     }
 
     /// Partitions that are to be started anew, each once.
     pub(crate) fn take_fenced(&self) -> Vec<(Slot, Assignment)> {
-        std::mem::take(&mut self.delivery().fenced)
+        self.delivery().take_fenced()
     }
 
     /// Those of these partitions that somebody else has taken over; they are not told again.
     pub(crate) fn take_fenced_of(&self, slots: &[Slot]) -> Vec<Slot> {
+        self.delivery().take_fenced_of(slots)
+    }
+
+    /// A partition is read from `position` on, with streams of its own. To be told after [`Event::Assigned`].
+    pub(crate) fn streams_started(
+        &self,
+        slot: Slot,
+        assignment: Assignment,
+        position: i64,
+        inherited: StreamsNote,
+    ) {
+        self.delivery().streams_started(slot, assignment, position, inherited);
+        self.stirred.notify_waiters();
+    }
+
+    /// Where the rows of a span go now.
+    pub(crate) fn place_rows(&self, span: &Span, rows: &[Rows]) -> Placement {
         let mut delivery = self.delivery();
-        let Delivery { machine, fenced, .. } = &mut *delivery;
-        let taken = fenced.extract_if(.., |(slot, _)| slots.contains(slot));
-        taken
-            .filter(|(slot, assignment)| machine.is_current(*slot, *assignment))
-            .map(|(slot, _)| slot)
-            .collect()
+        let placement = delivery.streams_mut().map_or(Placement::Gone, |streams| streams.place(span, rows));
+        drop(delivery);
+        if matches!(placement, Placement::Append(_)) {
+            // Those behind it may follow.
+            self.stirred.notify_waiters();
+        }
+        placement
+    }
+
+    /// A stream was opened for a table, or could not be.
+    pub(crate) fn opened(&self, span: &Span, table: &Arc<str>, stream: Option<StreamName>) {
+        if let Some(streams) = self.delivery().streams_mut() {
+            match stream {
+                Some(stream) => drop(streams.opened(span.slot, span.assignment, table, stream)),
+                None => streams.not_opened(span.slot, span.assignment, table),
+            }
+        }
+        self.stirred.notify_waiters();
+    }
+
+    /// An append was answered. Where the stream is not what it should be, the partition is started anew.
+    pub(crate) fn append_answered(&self, span: &Span, table: &str, answer: Answer) -> Verdict {
+        let mut delivery = self.delivery();
+        let verdict =
+            delivery.streams_mut().map_or(Verdict::GoOn, |streams| streams.answered(span, table, answer));
+        if verdict == Verdict::Restart {
+            delivery.fenced(&[*span]);
+        }
+        drop(delivery);
+        self.stirred.notify_waiters();
+        verdict
+    }
+
+    /// What is to be done at the sink, each step once.
+    pub(crate) fn steps(&self) -> Vec<Step> {
+        self.delivery().steps()
+    }
+
+    /// Rows that are committed were published, or cannot be.
+    pub(crate) fn published(
+        &self,
+        slot: Slot,
+        assignment: Assignment,
+        stream: &StreamName,
+        end: i64,
+        outcome: Published,
+    ) {
+        self.delivery().published(slot, assignment, stream, end, outcome);
+        self.stirred.notify_waiters();
+        self.moved.notify_all();
+    }
+
+    /// A stream of an earlier assignment is finalized.
+    pub(crate) fn finalized(&self, slot: Slot, assignment: Assignment, stream: &StreamName) {
+        self.delivery().finalized(slot, assignment, stream);
+        self.stirred.notify_waiters();
+        self.moved.notify_all();
+    }
+
+    /// What a commit says beside the position; `None`: nothing may be committed for this partition now.
+    pub(crate) fn note(&self, token: CommitToken, slot: Slot, position: i64) -> Option<String> {
+        self.delivery().note(token, slot, position)
+    }
+
+    /// Whether an unanswered commit has to be looked up.
+    pub(crate) fn looks_up_commits(&self) -> bool {
+        self.delivery().looks_up_commits()
+    }
+
+    /// What the group has stored after a commit that was never answered; answers what has become of it.
+    pub(crate) fn looked_up(
+        &self,
+        token: CommitToken,
+        slot: Slot,
+        found: Option<(i64, &str)>,
+    ) -> CommitOutcome {
+        let outcome = self.delivery().looked_up(token, slot, found);
+        self.stirred.notify_waiters();
+        outcome
+    }
+
+    /// Resolves when something changes for rows that wait or for what is to be done at the sink, if it is enabled before
+    /// its owner looks.
+    pub(crate) fn watch(&self) -> Notified<'_> {
+        self.stirred.notified()
     }
 
     /// What the machine wants done, oldest first.
     pub(crate) fn actions(&self) -> Vec<Action> {
-        std::mem::take(&mut self.delivery().actions)
+        self.delivery().take_actions()
     }
 
     /// Asks the machine something.
     pub(crate) fn ask<T>(&self, question: impl FnOnce(&AtLeastOnce) -> T) -> T {
-        question(&self.delivery().machine)
+        question(self.delivery().commits())
     }
 
     /// Waits until something moves, at most `longest`.
     pub(crate) fn wait_for_move(&self, longest: Duration) {
         let delivery = self.delivery();
-        if delivery.actions.is_empty() {
+        if !delivery.has_actions() {
             // Woken or not, the caller looks again.
             drop(self.moved.wait_timeout(delivery, longest));
         }
@@ -333,7 +410,7 @@ impl Shared {
     }
 
     /// Whether any flush waits: then the success of another one does not end the outage.
-    pub(crate) fn is_waiting(&self) -> bool {
+    fn is_waiting(&self) -> bool {
         self.waiting.load(Ordering::Acquire) > 0
     }
 
@@ -351,6 +428,18 @@ impl Shared {
             }
             _ => None,
         }
+    }
+
+    /// Something is through: the outage is over unless others still wait.
+    pub(crate) fn recovered(&self) {
+        if self.is_waiting() {
+            return;
+        }
+        if let Health::Retrying { since, .. } | Health::Stalled { since, .. } = self.health() {
+            let seconds = since.elapsed().as_secs();
+            tracing::info!(pipeline = %self.name, "the sink answers again after {seconds} s");
+        }
+        self.running();
     }
 
     /// What the pipeline is waiting for, for messages.

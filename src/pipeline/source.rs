@@ -24,15 +24,17 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::{Duration, Instant};
 
-use txconnect_connector_api::{OffsetStore, TopicPartition};
+use txconnect_connector_api::{OffsetStore, TopicPartition, WriteStreams};
 use txconnect_kafka::{Consumer, ConsumerEvent, KafkaError, Tuning};
 
+use self::commits::Lookup;
 use self::starting::Starts;
 use self::topics::NextLook;
 use super::RunOptions;
 use super::ends::Ends;
 use super::lane::LaneReport;
 use super::lanes::Lanes;
+use super::publisher::Publisher;
 use super::shared::{Failure, Shared};
 use super::topic::Topic;
 use crate::config::Pipeline;
@@ -44,6 +46,8 @@ const TURN: Duration = Duration::from_millis(50);
 const EVENTS_A_TURN: usize = 100;
 /// How long the cluster may take to answer a question, at most.
 const QUESTION: Duration = Duration::from_secs(5);
+/// How long the publisher may take for what is left to be done at the sink.
+const LAST_STEPS: Duration = Duration::from_secs(5);
 /// How long leaving the group may take.
 const CLOSE_DEADLINE: Duration = Duration::from_secs(10);
 
@@ -63,6 +67,9 @@ pub(super) struct Source {
     subscribed: Vec<String>,
     /// The positions that count, where the sink keeps them.
     offsets: Option<Arc<dyn OffsetStore>>,
+    /// The streams that rows go to, where they are committed in two phases.
+    streams: Option<Arc<dyn WriteStreams>>,
+    publisher: Option<Publisher>,
     runtime: tokio::runtime::Handle,
     /// Partitions the group gave us that could not be started yet.
     starts: Starts,
@@ -70,6 +77,8 @@ pub(super) struct Source {
     ends: Option<Ends>,
     next_look: NextLook,
     timers: Timers,
+    /// A commit whose outcome the group has to be asked for.
+    lookup: Option<Lookup>,
     progress: Progress,
     troubled: Option<Instant>,
 }
@@ -84,7 +93,14 @@ struct SlotState {
 struct Timers {
     commit: Instant,
     ends: Instant,
-    commit_sent: Option<(CommitToken, Instant)>,
+    commit_sent: Option<SentCommit>,
+}
+
+/// A commit that was not answered yet.
+struct SentCommit {
+    token: CommitToken,
+    sent: Instant,
+    slots: Vec<Slot>,
 }
 
 /// What `--timeout` looks at.
@@ -111,6 +127,9 @@ impl Source {
             .map_err(|error| kafka_failure(&error))?;
         let (reports_to, reports) = sync_channel(1024);
         let offsets = pipeline.sink.offsets(&pipeline.name).filter(|_| shared.keeps_offsets_in_sink());
+        let streams = pipeline.sink.streams();
+        let publisher =
+            streams.as_ref().map(|streams| Publisher::start(Arc::clone(streams), &shared, &runtime));
         let lanes =
             Lanes::new(Arc::clone(&pipeline), Arc::clone(&shared), runtime.clone(), reports_to, most_lanes);
         let wanted = Box::new(pipeline.topic_filter());
@@ -128,12 +147,15 @@ impl Source {
             topics: BTreeMap::new(),
             subscribed: Vec::new(),
             offsets,
+            streams,
+            publisher,
             runtime,
             starts: Starts::new(),
             assignments: 0,
             ends: None,
             next_look: NextLook::at_once(),
             timers: Timers { commit: now, ends: now, commit_sent: None },
+            lookup: None,
             progress: Progress { flushes: 0, since: now },
             troubled: None,
         })
@@ -220,9 +242,12 @@ impl Source {
 
     fn leave(mut self) {
         self.give_back(&self.held_partitions(), false);
-        let Self { lanes, consumer, shared, .. } = self;
+        let Self { lanes, consumer, shared, publisher, .. } = self;
         shared.beat();
         lanes.end();
+        if let Some(publisher) = publisher {
+            publisher.end(LAST_STEPS);
+        }
         if let Err(error) = consumer.close(CLOSE_DEADLINE) {
             tracing::warn!(pipeline = %shared.name, "{error}");
         }

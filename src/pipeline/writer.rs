@@ -11,14 +11,15 @@ use std::time::{Duration, Instant};
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use tokio::sync::mpsc::Receiver;
-use txconnect_connector_api::{Batch, RejectedRow, Sink, SinkError, Writer};
+use txconnect_connector_api::{Advance, Batch, RejectedRow, Sink, SinkError, WriteStreams, Writer};
 
+use super::appends::{self, AppendError};
 use super::backoff::Backoff;
 use super::dead_letters::{DeadLetterQueue, Letter, LetterError};
 use super::flush::Flush;
 use super::open::{DeadLetter, Stage};
 use super::positions::{Positions, Prepared};
-use super::shared::{Failure, FailureKind, Health, Shared, Waiting};
+use super::shared::{Failure, FailureKind, Shared, Waiting};
 use super::topic::Topic;
 use super::wake::Wake;
 use crate::config::Reaction;
@@ -47,8 +48,14 @@ pub(super) async fn run(setup: WriterSetup) {
     let WriterSetup { shared, sink, most, dead_letters, mut flushes, in_flight, lane } = setup;
     let writer = sink.writer(&shared.name);
     let positions = Positions::of(&*sink, &shared);
-    let task =
-        WriterTask { shared: &shared, writer: &*writer, positions, dead_letters: dead_letters.as_deref() };
+    let streams = sink.streams();
+    let task = WriterTask {
+        shared: &shared,
+        writer: &*writer,
+        streams: streams.as_deref(),
+        positions,
+        dead_letters: dead_letters.as_deref(),
+    };
     let mut running = FuturesUnordered::new();
     let mut open = true;
     while open || !running.is_empty() {
@@ -82,6 +89,8 @@ struct Stops {
 struct WriterTask<'a> {
     shared: &'a Shared,
     writer: &'a dyn Writer,
+    /// Where rows are committed in two phases.
+    streams: Option<&'a dyn WriteStreams>,
     positions: Positions,
     dead_letters: Option<&'a DeadLetterQueue>,
 }
@@ -117,10 +126,15 @@ impl WriterTask<'_> {
                     continue;
                 }
             };
-            if advances.is_empty() && flush.batches.iter().all(Batch::is_empty) {
-                break;
-            }
-            match self.writer.write(&mut flush.batches, &advances).await {
+            let written = match self.streams {
+                Some(streams) => match appends::append(streams, self.shared, flush).await {
+                    Ok(()) => Ok(()),
+                    Err(AppendError::Changed) => continue,
+                    Err(AppendError::Sink(error)) => Err(error),
+                },
+                None => self.write(flush, &advances).await,
+            };
+            match written {
                 Ok(()) => break,
                 Err(SinkError::Rejected { rows }) => self.reject(flush, &rows, &mut stops)?,
                 Err(SinkError::Fenced { partitions }) => Positions::fenced(self.shared, flush, &partitions),
@@ -133,13 +147,20 @@ impl WriterTask<'_> {
             }
         }
         drop(retry);
-        self.recovered();
+        self.shared.recovered();
         let Some(failure) = stops.failure else { return Ok(()) };
         let (ended, whole): (Vec<_>, Vec<_>) =
             flush.spans.iter().copied().partition(|(span, _)| stops.slots.contains(&span.slot));
         self.shared.finished(&whole);
         self.shared.written_in_part(&ended);
         Err(failure)
+    }
+
+    async fn write(&self, flush: &mut Flush, advances: &[Advance]) -> Result<(), SinkError> {
+        if advances.is_empty() && flush.batches.iter().all(Batch::is_empty) {
+            return Ok(());
+        }
+        self.writer.write(&mut flush.batches, advances).await
     }
 
     /// Waits where waiting helps; otherwise the pipeline fails.
@@ -329,18 +350,6 @@ impl WriterTask<'_> {
             }
             tokio::time::sleep(left.min(Duration::from_millis(100))).await;
         }
-    }
-
-    /// A flush is through: the outage is over unless others still wait.
-    fn recovered(&self) {
-        if self.shared.is_waiting() {
-            return;
-        }
-        if let Health::Retrying { since, .. } | Health::Stalled { since, .. } = self.shared.health() {
-            let seconds = since.elapsed().as_secs();
-            tracing::info!(pipeline = %self.shared.name, "the sink answers again after {seconds} s");
-        }
-        self.shared.running();
     }
 
     fn place(&self, topic: &Topic, slot: Slot, offset: i64) -> String {

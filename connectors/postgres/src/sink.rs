@@ -201,22 +201,22 @@ impl Sink for PostgresSink {
     }
 
     fn writer(&self, pipeline: &str) -> Box<dyn Writer> {
-        let offsets = match self.shared.config.delivery {
-            Delivery::ExactlyOnce => {
+        let offsets = match self.protocol() {
+            Protocol::OffsetsInSink => {
                 Some(OffsetsTable::in_schema(&self.shared.config.offsets_table().schema))
             }
-            Delivery::AtLeastOnce => None,
+            Protocol::AtLeastOnce | Protocol::TwoPhase => None,
         };
         Box::new(PostgresWriter::new(Arc::clone(&self.shared), pipeline, offsets))
     }
 
     fn offsets(&self, pipeline: &str) -> Option<Arc<dyn OffsetStore>> {
-        match self.shared.config.delivery {
-            Delivery::ExactlyOnce => {
+        match self.protocol() {
+            Protocol::OffsetsInSink => {
                 let schema = self.shared.config.offsets_table().schema;
                 Some(Arc::new(PostgresOffsets::new(self.shared.connector.clone(), &schema, pipeline)))
             }
-            Delivery::AtLeastOnce => None,
+            Protocol::AtLeastOnce | Protocol::TwoPhase => None,
         }
     }
 

@@ -3,10 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use txconnect_connector_api::{StoredPosition, TopicPartition};
+use txconnect_connector_api::{Protocol, StoredPosition, TopicPartition};
 use txconnect_kafka::{CommittedMetadata, GroupState};
 
-use super::{CommandError, GROUP_NOTE, Opened, QUESTION, kafka_words, sink_words};
+use super::{CommandError, Opened, QUESTION, kafka_words, sink_words};
+use crate::delivery::{Note, NoteError};
 
 /// All that is known about the positions of a pipeline.
 #[derive(Clone, Debug)]
@@ -14,6 +15,7 @@ pub(super) struct View {
     pub(super) pipeline: String,
     pub(super) group: String,
     pub(super) group_state: GroupState,
+    pub(super) protocol: Protocol,
     /// Where the sink keeps the positions that count; none where those of the group count.
     pub(super) place: Option<String>,
     pub(super) partitions: Vec<PartitionView>,
@@ -35,6 +37,8 @@ pub(super) struct PartitionView {
     pub(super) end: i64,
     /// The group's position.
     pub(super) group: Option<GroupPosition>,
+    /// What stands beside the group's position.
+    pub(super) note: Result<Note, NoteError>,
     /// The sink's position.
     pub(super) stored: Option<StoredPosition>,
 }
@@ -60,6 +64,16 @@ impl PartitionView {
     /// How many offsets are left to read.
     pub(super) fn lag(&self, in_sink: bool) -> Option<i64> {
         self.position(in_sink).map(|position| self.end - position.clamp(self.begin, self.end))
+    }
+
+    /// Rows before the group's position that were committed and were not known to be visible then.
+    pub(super) fn unpublished(&self) -> i64 {
+        match &self.note {
+            Ok(Note::Streams(note)) => {
+                note.streams.iter().map(|committed| committed.end - committed.published).sum()
+            }
+            _ => 0,
+        }
     }
 
     /// The id of the topic that the sink's position belongs to, where that is another topic by now.
@@ -103,8 +117,13 @@ pub(super) fn look(opened: &Opened) -> Result<View, CommandError> {
         .map(|committed| {
             let partition = committed.partition;
             let begin = begins.get(&partition).copied().unwrap_or(0);
-            let noted = matches!(&committed.metadata, CommittedMetadata::Text(note) if note == GROUP_NOTE);
+            let note = match &committed.metadata {
+                CommittedMetadata::Text(text) => Note::read(text),
+                CommittedMetadata::None | CommittedMetadata::NotUtf8 => Err(NoteError::Foreign),
+            };
+            let noted = note == Ok(Note::OffsetsInSink);
             PartitionView {
+                note,
                 topic_id: ids.get(&*partition.topic).cloned().flatten(),
                 begin,
                 end: ends.get(&partition).copied().unwrap_or(begin),
@@ -118,6 +137,7 @@ pub(super) fn look(opened: &Opened) -> Result<View, CommandError> {
         pipeline: pipeline.name.clone(),
         group: pipeline.group.clone(),
         group_state,
+        protocol: pipeline.sink.protocol(),
         place: opened.store.as_ref().map(|store| store.place()),
         partitions,
         missing,

@@ -1,11 +1,12 @@
 //! Moving the positions of a pipeline.
 
-use txconnect_connector_api::{NewPosition, SinkError, TopicPartition};
+use txconnect_connector_api::{NewPosition, Protocol, SinkError, TopicPartition};
 use txconnect_kafka::{CommitPosition, MoveGroupError};
 
 use super::look::{PartitionView, View};
 use super::target::Target;
-use super::{CommandError, GROUP_NOTE, kafka_words, show, sink_words};
+use super::{CommandError, kafka_words, show, sink_words};
+use crate::delivery::{CommittedStream, Note, StreamsNote};
 use crate::terminal::numbers::grouped;
 use crate::terminal::table::{Align, Table};
 
@@ -18,6 +19,22 @@ pub(super) struct Change {
     /// What the change means for the records, in a word or two.
     effect: String,
     topic_id: Option<String>,
+    /// What is committed beside the position.
+    note: Note,
+    /// Streams that the position counts on until now.
+    streams: Vec<CommittedStream>,
+}
+
+impl Change {
+    /// The partition.
+    pub(super) fn partition(&self) -> &TopicPartition {
+        &self.partition
+    }
+
+    /// Streams that the position counts on until now: what they hold is published before it moves.
+    pub(super) fn streams(&self) -> &[CommittedStream] {
+        &self.streams
+    }
 }
 
 /// The partitions that the user has named.
@@ -85,6 +102,11 @@ pub(super) fn plan(
             to,
             effect,
             topic_id: one.topic_id.clone(),
+            note: note(view, one),
+            streams: match &one.note {
+                Ok(Note::Streams(note)) => note.streams.clone(),
+                _ => Vec::new(),
+            },
         });
     }
     if let (Target::Offset(offset), false) = (target, outside.is_empty()) {
@@ -94,6 +116,19 @@ pub(super) fn plan(
         )));
     }
     Ok(changes)
+}
+
+/// What stands beside the new position. Streams of before are named as finished.
+fn note(view: &View, one: &PartitionView) -> Note {
+    match (view.protocol, &one.note) {
+        (Protocol::AtLeastOnce, _) => Note::AtLeastOnce,
+        (Protocol::OffsetsInSink, _) => Note::OffsetsInSink,
+        (Protocol::TwoPhase, Ok(Note::Streams(note))) => {
+            let streams = note.streams.iter().map(|committed| &committed.stream).chain(&note.finalize);
+            Note::Streams(StreamsNote { finalize: streams.cloned().collect(), ..StreamsNote::default() })
+        }
+        (Protocol::TwoPhase, _) => Note::Streams(StreamsNote::default()),
+    }
 }
 
 fn effect(one: &PartitionView, from: Option<i64>, to: i64) -> String {
@@ -156,7 +191,7 @@ pub(super) fn perform(
         .map(|change| CommitPosition {
             partition: change.partition.clone(),
             next_offset: change.to,
-            metadata: in_sink.then(|| GROUP_NOTE.to_owned()),
+            metadata: Some(change.note.to_text()),
         })
         .collect();
     let group = &view.group;
@@ -194,6 +229,7 @@ fn not_stored(error: &SinkError, place: &str) -> String {
 mod tests {
     use super::super::look::GroupPosition;
     use super::*;
+    use crate::delivery::NoteError;
     use futures::future::BoxFuture;
     use std::sync::Mutex;
     use txconnect_connector_api::{Claim, Claimed, Epoch, OffsetStore, StoredPosition};
@@ -209,6 +245,7 @@ mod tests {
             end: 2_000,
             group: group.map(|offset| GroupPosition { offset, noted: false }),
             stored: None,
+            note: Err(NoteError::Foreign),
         }
     }
 
@@ -217,6 +254,7 @@ mod tests {
             pipeline: "transactions".into(),
             group: "connect-transactions".into(),
             group_state: GroupState::Empty,
+            protocol: Protocol::AtLeastOnce,
             place: None,
             partitions,
             missing: Vec::new(),
@@ -352,7 +390,7 @@ mod tests {
             assert_eq!(stored[0].next_offset, 100);
             assert_eq!(stored[0].topic_id.as_deref(), Some("id-of-a"));
             assert_eq!(commits[0].next_offset, 100);
-            assert_eq!(commits[0].metadata.as_deref(), Some(GROUP_NOTE));
+            assert_eq!(commits[0].metadata.as_deref(), Some(Note::OffsetsInSink.to_text().as_str()));
             Ok(())
         })
         .unwrap();

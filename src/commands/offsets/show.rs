@@ -1,10 +1,12 @@
 //! Positions as people and programs read them.
 
 use serde::Serialize;
+use txconnect_connector_api::Protocol;
 use txconnect_kafka::GroupState;
 
 use super::CommandError;
 use super::look::{PartitionView, View};
+use crate::delivery::{Note, NoteError};
 use crate::terminal::numbers::{counted, grouped};
 use crate::terminal::table::{Align, Table};
 
@@ -126,7 +128,10 @@ fn remarks(view: &View) -> Vec<String> {
         view.missing.iter().map(|topic| format!("{topic}: there is no such topic")).collect();
     for one in &view.partitions {
         let place = view.place.as_deref();
-        remarks.extend(remarks_on(one, place).into_iter().map(|text| format!("{}: {text}", one.partition)));
+        let streams = view.protocol == Protocol::TwoPhase;
+        remarks.extend(
+            remarks_on(one, place, streams).into_iter().map(|text| format!("{}: {text}", one.partition)),
+        );
     }
     if let Some(place) = &view.place {
         let unread = view.unread.iter();
@@ -138,7 +143,7 @@ fn remarks(view: &View) -> Vec<String> {
 }
 
 /// What is unusual about a partition. `place` is where the sink keeps the positions, if it does.
-fn remarks_on(one: &PartitionView, place: Option<&str>) -> Vec<String> {
+fn remarks_on(one: &PartitionView, place: Option<&str>, streams: bool) -> Vec<String> {
     let mut remarks = Vec::new();
     if let Some(place) = place {
         remarks.extend(disagreement(one, place));
@@ -150,6 +155,9 @@ fn remarks_on(one: &PartitionView, place: Option<&str>) -> Vec<String> {
             return remarks;
         }
     }
+    if streams && one.group.is_some() {
+        remarks.extend(remark_on_note(one));
+    }
     if let Some(position) = one.position(place.is_some())
         && !(one.begin..=one.end).contains(&position)
     {
@@ -160,6 +168,25 @@ fn remarks_on(one: &PartitionView, place: Option<&str>) -> Vec<String> {
         ));
     }
     remarks
+}
+
+/// What the note beside the group's position says about rows in write streams.
+fn remark_on_note(one: &PartitionView) -> Option<String> {
+    match &one.note {
+        Ok(Note::Streams(_)) if one.unpublished() > 0 => Some(format!(
+            "{} before the position may not be visible yet; the pipeline publishes them when it runs",
+            counted(u64::try_from(one.unpublished()).unwrap_or_default(), "row", "rows")
+        )),
+        Ok(Note::Streams(_) | Note::AtLeastOnce) => None,
+        Ok(Note::OffsetsInSink) | Err(NoteError::Foreign) => Some(
+            "the position was not stored by this pipeline, which stops here; `txconnect offsets reset` takes it as it is \
+             or sets another"
+                .to_owned(),
+        ),
+        Err(NoteError::Newer) => {
+            Some("the position was stored by a newer version of txconnect, which has to go on with it".to_owned())
+        }
+    }
 }
 
 /// How the positions of group and sink differ, and which counts.
@@ -224,6 +251,8 @@ struct Entry<'a> {
     position: Option<i64>,
     lag: Option<i64>,
     group: Option<i64>,
+    /// Rows before the position that are committed and may not be visible yet.
+    unpublished_rows: i64,
     sink: Option<Stored<'a>>,
 }
 
@@ -273,6 +302,7 @@ fn entry_of(one: &PartitionView, in_sink: bool) -> Entry<'_> {
         position: one.position(in_sink),
         lag: one.lag(in_sink),
         group: one.group.map(|group| group.offset),
+        unpublished_rows: one.unpublished(),
         sink: one.stored.as_ref().map(|stored| Stored {
             next_offset: stored.next_offset,
             epoch: stored.epoch.0,
@@ -296,6 +326,7 @@ mod tests {
             begin: 100,
             end: 2_000,
             group: group.map(|(offset, noted)| GroupPosition { offset, noted }),
+            note: Ok(Note::AtLeastOnce),
             stored: sink.map(|next_offset| StoredPosition {
                 partition: partition.clone(),
                 next_offset,
@@ -313,6 +344,7 @@ mod tests {
             pipeline: "transactions".into(),
             group: "connect-transactions".into(),
             group_state: GroupState::Empty,
+            protocol: Protocol::AtLeastOnce,
             place: place.map(str::to_owned),
             partitions,
             missing: Vec::new(),
@@ -377,27 +409,27 @@ transactions: group connect-transactions, without members; positions in table pu
         ] {
             let one = partition(0, group, sink);
             assert_eq!(one.position(true), position, "{words}");
-            let remarks = remarks_on(&one, Some(PLACE));
+            let remarks = remarks_on(&one, Some(PLACE), false);
             assert_eq!(remarks.len(), 1, "{remarks:?}");
             assert!(remarks[0].contains(words), "{remarks:?}");
         }
         let agreed = partition(0, Some((1_500, true)), Some(1_500));
-        assert_eq!(remarks_on(&agreed, Some(PLACE)), [""; 0]);
-        assert_eq!(remarks_on(&partition(0, None, None), Some(PLACE)), [""; 0]);
+        assert_eq!(remarks_on(&agreed, Some(PLACE), false), [""; 0]);
+        assert_eq!(remarks_on(&partition(0, None, None), Some(PLACE), false), [""; 0]);
     }
 
     #[test]
     fn a_topic_made_anew_and_a_position_outside_the_log_are_said() {
         let mut anew = partition(0, None, Some(1_500));
         anew.topic_id = Some("newer-id".into());
-        let remarks = remarks_on(&anew, Some(PLACE));
+        let remarks = remarks_on(&anew, Some(PLACE), false);
         assert!(remarks[0].contains("its id is newer-id"), "{remarks:?}");
         assert!(remarks[0].contains("belongs to new-id"), "{remarks:?}");
         // A broker without ids proves nothing.
         anew.topic_id = None;
-        assert_eq!(remarks_on(&anew, Some(PLACE)), [""; 0]);
+        assert_eq!(remarks_on(&anew, Some(PLACE), false), [""; 0]);
         let below = partition(0, Some((7, false)), None);
-        assert!(remarks_on(&below, None)[0].contains("outside the log, which holds 100 to 2000"));
+        assert!(remarks_on(&below, None, false)[0].contains("outside the log, which holds 100 to 2000"));
         assert_eq!(below.lag(false), Some(1_900), "what is gone cannot be read");
     }
 
@@ -412,5 +444,23 @@ transactions: group connect-transactions, without members; positions in table pu
         assert_eq!((&one["position"], &one["group"], &one["lag"]), (&1_500.into(), &900.into(), &500.into()));
         assert_eq!(one["sink"]["epoch"], 3);
         assert_eq!(document["remarks"].as_array().unwrap().len(), 2);
+    }
+
+    #[test]
+    fn rows_that_may_not_be_visible_and_positions_of_others_are_told() {
+        let remark = |note: Result<Note, NoteError>| {
+            let one = PartitionView { note, ..partition(0, Some((1_500, false)), None) };
+            remarks_on(&one, None, true)
+        };
+        assert_eq!(remark(Ok(Note::AtLeastOnce)), [""; 0]);
+        let note = r#"{"txconnect":1,"s":[["p.d.t/a",700,500]]}"#;
+        assert!(
+            remark(Note::read(note))[0].starts_with("200 rows before the position may not be visible yet")
+        );
+        assert_eq!(remark(Note::read(r#"{"txconnect":1,"s":[["p.d.t/a",7,7]]}"#)), [""; 0]);
+        for foreign in [Err(NoteError::Foreign), Ok(Note::OffsetsInSink)] {
+            assert!(remark(foreign)[0].contains("was not stored by this pipeline"));
+        }
+        assert!(remark(Err(NoteError::Newer))[0].contains("newer version"));
     }
 }

@@ -10,14 +10,14 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::time::{Duration, Instant};
 
 use tokio::task::AbortHandle;
-use txconnect_connector_api::{Claim, Claimed, Epoch, SinkError, TopicPartition};
+use txconnect_connector_api::{Claim, Claimed, Epoch, Published, SinkError, TopicPartition};
 use txconnect_kafka::{
     Assignment as KafkaAssignment, Committed, CommittedMetadata, KafkaError, OnLostOffsets, Start, StartAt,
 };
 
 use super::leaving::lost_offsets;
 use super::{Source, TURN, kafka_failure};
-use crate::delivery::{Assignment, Event, GROUP_NOTE};
+use crate::delivery::{Assignment, Event, Inherited, Note, NoteError, StreamsNote, inherit};
 use crate::pipeline::backoff::Backoff;
 use crate::pipeline::lane::Command;
 use crate::pipeline::shared::Failure;
@@ -30,6 +30,8 @@ const LANES_KNOW: Duration = Duration::from_secs(30);
 /// How long a partition that somebody else has taken over rests: longer than the group takes to tell a member that it
 /// was dropped (a heartbeat, 3 s).
 const REST: Duration = Duration::from_secs(5);
+/// How long a partition rests before it goes on with a new stream.
+const STREAM_REST: Duration = Duration::from_secs(1);
 /// How often a partition may be taken over by others while the group says that it is ours.
 const MOST_FENCES: u32 = 3;
 /// After so long without another one, fences are forgotten.
@@ -60,10 +62,19 @@ struct Fences {
 struct Asked {
     starting: Vec<Starting>,
     topics: Vec<Arc<Topic>>,
-    answer: Receiver<Result<Vec<Claimed>, SinkError>>,
+    answer: Receiver<Result<SinkAnswer, SinkError>>,
     task: AbortHandle,
     /// Partitions that were taken back meanwhile.
     gone: BTreeSet<TopicPartition>,
+}
+
+/// What the sink says of partitions that are to be read, in their order.
+#[derive(Default)]
+struct SinkAnswer {
+    /// Where it keeps the positions.
+    claimed: Vec<Claimed>,
+    /// What has become of the streams that the group's position counts on, where there are streams.
+    published: Vec<Vec<Published>>,
 }
 
 /// What Kafka knows of a partition.
@@ -75,6 +86,8 @@ struct Starting {
     /// Where `start` says, for a partition without a position.
     fresh: i64,
     topic_id: Option<String>,
+    /// The streams that the group's position counts on.
+    inherited: StreamsNote,
 }
 
 /// Where a partition starts.
@@ -82,6 +95,12 @@ struct Placed {
     starting: Starting,
     position: i64,
     in_sink: Option<(Epoch, i64)>,
+}
+
+/// Why a partition cannot be started from what the group has stored: what it is, and the way out.
+struct Unstartable {
+    why: String,
+    way_out: String,
 }
 
 impl Starts {
@@ -199,7 +218,8 @@ impl Source {
                 Start::Timestamp(_) => by_time.get(&partition).copied().flatten().unwrap_or(end),
             };
             let topic_id = topic_ids.get(&*partition.topic).cloned().flatten();
-            starting.push(Starting { partition, group, beginning, end, fresh, topic_id });
+            let inherited = StreamsNote::default();
+            starting.push(Starting { partition, group, beginning, end, fresh, topic_id, inherited });
         }
         Ok(starting)
     }
@@ -218,7 +238,10 @@ impl Source {
     }
 
     /// Has the sink make the tables ready and, where it keeps the positions, take the partitions over.
-    fn ask_sink(&mut self, starting: Vec<Starting>) -> Result<(), Failure> {
+    fn ask_sink(&mut self, mut starting: Vec<Starting>) -> Result<(), Failure> {
+        for starting in &mut starting {
+            starting.inherited = self.inherited(starting)?;
+        }
         let mut topics: Vec<Arc<Topic>> = Vec::new();
         for name in starting.iter().map(|starting| &starting.partition.topic) {
             if !topics.iter().any(|topic| topic.name == *name) {
@@ -229,6 +252,9 @@ impl Source {
         let claims: Vec<Claim> = starting.iter().map(Starting::claim).collect();
         let sink = Arc::clone(&self.pipeline.sink);
         let store = self.offsets.clone();
+        let streams = self.streams.clone();
+        let inherited: Vec<StreamsNote> =
+            starting.iter().map(|starting| starting.inherited.clone()).collect();
         let tables = topics.clone();
         let (answer_to, answer) = sync_channel(1);
         let task = self.runtime.spawn(async move {
@@ -236,10 +262,20 @@ impl Source {
                 for topic in &tables {
                     sink.prepare(&topic.name, topic.columns()).await?;
                 }
-                match store {
-                    Some(store) => store.take_over(&claims).await,
-                    None => Ok(Vec::new()),
+                let mut answer = SinkAnswer::default();
+                if let Some(store) = store {
+                    answer.claimed = store.take_over(&claims).await?;
                 }
+                if let Some(streams) = streams {
+                    for note in &inherited {
+                        let mut published = Vec::with_capacity(note.streams.len());
+                        for committed in &note.streams {
+                            published.push(streams.publish(&committed.stream, committed.end).await?);
+                        }
+                        answer.published.push(published);
+                    }
+                }
+                Ok(answer)
             };
             // Nobody listens any more when the partitions were taken back.
             drop(answer_to.send(asked.await));
@@ -261,8 +297,8 @@ impl Source {
         };
         let Some(Asked { starting, topics, gone, .. }) = self.starts.asked.take() else { return Ok(()) };
         let is_ours = |starting: &Starting| !gone.contains(&starting.partition);
-        let claimed = match answer {
-            Ok(claimed) => claimed,
+        let SinkAnswer { claimed, published } = match answer {
+            Ok(answer) => answer,
             Err(SinkError::Transient { cause, retry_after }) => {
                 let pause = self.starts.backoff.next(retry_after);
                 let partitions = starting.into_iter().filter(is_ours).map(|starting| starting.partition);
@@ -288,6 +324,15 @@ impl Source {
                     starts.push(self.start_in_sink(starting, claimed)?);
                 }
             }
+        } else if self.streams.is_some() {
+            for (starting, published) in starting.into_iter().zip(published) {
+                if is_ours(&starting) {
+                    self.look_at_inheritance(&starting, &published)?;
+                    let position = starting.group.offset.unwrap_or(starting.fresh);
+                    let position = self.in_log(&starting, position)?;
+                    starts.push(Placed { starting, position, in_sink: None });
+                }
+            }
         } else {
             for starting in starting.into_iter().filter(is_ours) {
                 let position = starting.group.offset.unwrap_or(starting.fresh);
@@ -296,6 +341,92 @@ impl Source {
             }
         }
         self.start(starts)
+    }
+
+    /// The streams that the group's position counts on. A position that was not stored by this program is not taken as
+    /// it is: whoever stored it may have wiped out what was still to be published.
+    fn inherited(&self, starting: &Starting) -> Result<StreamsNote, Failure> {
+        let Starting { partition, group, .. } = starting;
+        let Some(offset) = group.offset else { return Ok(StreamsNote::default()) };
+        let file = self.pipeline.file.display();
+        let note = match &group.metadata {
+            CommittedMetadata::Text(text) => Note::read(text),
+            CommittedMetadata::None | CommittedMetadata::NotUtf8 => Err(NoteError::Foreign),
+        };
+        let unstartable = match (note, self.streams.is_some()) {
+            (Ok(Note::Streams(note)), true) => return Ok(note),
+            (Ok(Note::AtLeastOnce), true) => return Ok(StreamsNote::default()),
+            (Ok(Note::Streams(note)), false)
+                if note.streams.iter().any(|committed| committed.published < committed.end) =>
+            {
+                Unstartable {
+                    why: format!(
+                        "the position {offset} counts on rows in write streams that may not be published yet, and this \
+                         pipeline does not publish them"
+                    ),
+                    way_out: format!(
+                        "run the pipeline that has written them once more (`delivery: exactly_once` into BigQuery) and stop \
+                         it in order; or `txconnect offsets reset {file} --to {offset} --topic {} --partition {} --yes`",
+                        partition.topic, partition.partition
+                    ),
+                }
+            }
+            (_, false) => return Ok(StreamsNote::default()),
+            (Err(NoteError::Newer), true) => Unstartable {
+                why: format!(
+                    "what stands beside the position {offset} was written by a newer version of txconnect"
+                ),
+                way_out: "run the newer version".to_owned(),
+            },
+            (Ok(Note::OffsetsInSink) | Err(NoteError::Foreign), true) => Unstartable {
+                why: format!(
+                    "the position {offset} was not stored by this pipeline, so it does not say which rows are visible"
+                ),
+                way_out: format!(
+                    "`txconnect offsets reset {file} --to {offset} --topic {} --partition {} --yes` takes it as it is",
+                    partition.topic, partition.partition
+                ),
+            },
+        };
+        let Unstartable { why, way_out } = unstartable;
+        Err(Failure::stopped(format!("{partition}: {why}"), way_out))
+    }
+
+    /// Whether everything that the group's position counts can be seen.
+    fn look_at_inheritance(&self, starting: &Starting, published: &[Published]) -> Result<(), Failure> {
+        let Starting { partition, group, inherited, .. } = starting;
+        let offset = group.offset.unwrap_or_default();
+        let reset = format!(
+            "txconnect offsets reset {} --topic {} --partition {} --yes --to",
+            self.pipeline.file.display(),
+            partition.topic,
+            partition.partition
+        );
+        match inherit(inherited, published) {
+            Inherited::Settled => Ok(()),
+            Inherited::Stale { stream } => Err(Failure::stopped(
+                format!(
+                    "{partition}: the position {offset} counts on the write stream {stream}, which is finalized: an old \
+                     commit has arrived late and has replaced a newer one"
+                ),
+                format!(
+                    "look in the table for the last record that arrived (`kafka_columns` shows it), and go on behind it: \
+                     `{reset} OFFSET`"
+                ),
+            )),
+            Inherited::Lost { stream, rows, visible_before } => {
+                let again = visible_before
+                    .map(|before| format!("`{reset} {before}` writes them again; if they are in the table, "))
+                    .unwrap_or_default();
+                Err(Failure::stopped(
+                    format!(
+                        "{partition}: {rows} rows before the position {offset} were committed and may never have become \
+                         visible: their write stream {stream} is gone (it has expired, or its table was deleted)"
+                    ),
+                    format!("{again}`{reset} {offset}` goes on behind them"),
+                ))
+            }
+        }
     }
 
     /// Where a partition starts whose position the sink keeps.
@@ -380,7 +511,7 @@ impl Source {
         let mut forwarded = Vec::with_capacity(starts.len());
         let (done, answers) = sync_channel(starts.len());
         for Placed { starting, position, in_sink } in starts {
-            let Starting { partition, group, end, .. } = starting;
+            let Starting { partition, group, end, inherited, .. } = starting;
             let topic = self.topic_of(&partition.topic)?;
             let slot = self.slot_of(&partition)?;
             self.assignments += 1;
@@ -395,6 +526,9 @@ impl Source {
             self.shared.tell(Event::Assigned { slot, assignment, position, committed: stored });
             if let Some((epoch, stored)) = in_sink {
                 self.shared.taken_over(slot, assignment, epoch, stored, position);
+            }
+            if self.streams.is_some() {
+                self.shared.streams_started(slot, assignment, position, inherited);
             }
             let (partition_number, done) = (partition.partition, done.clone());
             self.lanes.send(
@@ -467,6 +601,13 @@ impl Source {
                 continue;
             }
             let partition = state.partition.clone();
+            if self.streams.is_some() {
+                // The group knows whose the partition is, and its commits which rows count: there is nothing to dispute.
+                self.give_back(std::slice::from_ref(&partition), true);
+                self.starts.prepared.remove(&*partition.topic);
+                self.starts.resting.push((partition, Instant::now() + STREAM_REST));
+                continue;
+            }
             let fences = self.starts.fences.entry(partition.clone()).or_default();
             if fences.last.is_none_or(|last| last.elapsed() > FORGET_FENCES) {
                 fences.count = 0;
@@ -501,7 +642,7 @@ impl Source {
 impl Starting {
     /// Whether the group's position was committed by this program for a sink that keeps the positions.
     fn is_noted(&self) -> bool {
-        matches!(&self.group.metadata, CommittedMetadata::Text(note) if note == GROUP_NOTE)
+        matches!(&self.group.metadata, CommittedMetadata::Text(text) if Note::read(text) == Ok(Note::OffsetsInSink))
     }
 
     /// How the sink is asked for the partition.
