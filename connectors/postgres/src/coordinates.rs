@@ -28,6 +28,13 @@ pub(crate) enum Coordinate {
     },
 }
 
+/// What the column called `name` would hold, where it is one of Kafka's.
+pub(crate) fn column_called(name: &str) -> Option<KafkaColumn> {
+    [KafkaColumn::Topic, KafkaColumn::Partition, KafkaColumn::Offset, KafkaColumn::Timestamp]
+        .into_iter()
+        .find(|column| column.name() == name)
+}
+
 /// Whether a column of type `found`, which keeps so many digits behind the second, takes everything that Kafka may know.
 pub(crate) fn takes(column: KafkaColumn, found: &ColumnType, second_digits: u8) -> bool {
     match (column, found) {
@@ -97,7 +104,7 @@ impl Coordinate {
                     BadRecord::new(
                         "encode.out_of_range",
                         "",
-                        "the time that Kafka keeps with the record is beyond the year 294276, where PostgreSQL's end",
+                        "the time that Kafka keeps with the record lies beyond PostgreSQL's years",
                     )
                 })?;
                 write_i64(micros, out);

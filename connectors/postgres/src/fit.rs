@@ -1,7 +1,6 @@
 //! Whether a table that is there takes the rows of a plan, and how its columns want them.
 
 use tokio_postgres::types::Type;
-use txconnect_connector_api::KafkaColumn;
 
 use crate::coordinates;
 use crate::plan::{ColumnType, FilledBy, PlannedColumn, PlannedWrite, TablePlan, quoted};
@@ -133,7 +132,11 @@ pub fn fit(plan: &TablePlan, existing: &ExistingTable) -> Result<TablePlan, Vec<
                 ),
                 way_out: format!(
                     "add it to {}, or ALTER TABLE {} ALTER COLUMN {} DROP NOT NULL, or give it a default",
-                    if is_of_kafka(&found.name) { "`kafka_columns`" } else { "the schema" },
+                    if coordinates::column_called(&found.name).is_some() {
+                        "`kafka_columns`"
+                    } else {
+                        "the schema"
+                    },
                     plan.table,
                     quoted(&found.name)
                 ),
@@ -142,11 +145,6 @@ pub fn fit(plan: &TablePlan, existing: &ExistingTable) -> Result<TablePlan, Vec<
     }
     check_key(&fitted, existing, &mut misfits);
     if misfits.is_empty() { Ok(fitted) } else { Err(misfits) }
-}
-
-fn is_of_kafka(name: &str) -> bool {
-    let all = [KafkaColumn::Topic, KafkaColumn::Partition, KafkaColumn::Offset, KafkaColumn::Timestamp];
-    all.iter().any(|column| column.name() == name)
 }
 
 fn relation_misfit(plan: &TablePlan, kind: RelationKind) -> Option<Misfit> {
