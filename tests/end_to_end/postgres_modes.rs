@@ -236,9 +236,8 @@ fn the_record_with_kafkas_later_time_is_left_whenever_it_is_read() {
     let Some(kafka) = Kafka::of_the_tests() else { return };
     let tables = Tables::new();
     let topics = ["earlier", "later"].map(|name| kafka.topic(name, 1));
-    let version = |id: i64, note: &str| {
-        Event::of(format!("{{\"id\":{id},\"note\":\"{note}\"}}")).key(id.to_string())
-    };
+    let version =
+        |id: i64, note: &str| Event::of(format!("{{\"id\":{id},\"note\":\"{note}\"}}")).key(id.to_string());
     topics[0].send(&[version(1, "old"), version(2, "only"), Event::tombstone("3")]);
     // Kafka counts milliseconds.
     std::thread::sleep(std::time::Duration::from_millis(20));
