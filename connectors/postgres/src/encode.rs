@@ -113,12 +113,6 @@ impl RowEncoder {
         })
     }
 
-    /// Not inlined: where there are none, as is usual, encoding is not to become slower for them.
-    #[inline(never)]
-    fn put_coordinates(&self, record: &Record<'_>, out: &mut Vec<u8>) -> Result<(), BadRecord> {
-        self.coordinates.iter().try_for_each(|coordinate| coordinate.write(record, out))
-    }
-
     /// Writes the members as they come. Those that come in the order of the columns, which is usual, are looked at once.
     fn put(&mut self, object: Object<'_>, out: &mut Vec<u8>) -> Result<(), BadRecord> {
         let (start, ignored_before) = (out.len(), self.ignored_fields);
@@ -274,8 +268,8 @@ impl Encoder for RowEncoder {
         match record.value {
             Value::Json { document: Document::Object(object), .. } => {
                 self.put(*object, out)?;
-                if !self.coordinates.is_empty() {
-                    self.put_coordinates(record, out)?;
+                for coordinate in &self.coordinates {
+                    coordinate.write(record, out)?;
                 }
             }
             Value::Json { document, .. } => {
