@@ -198,3 +198,66 @@ fn pgbouncer_in_transaction_mode_is_as_good_as_the_server() {
         assert_eq!(tables.positions(&pipeline, &topic.name), topic.ends().unwrap(), "{mode:?}");
     }
 }
+
+const ALL_COLUMNS: &str = "kafka_columns: [topic, partition, offset, timestamp]";
+
+#[test]
+fn rows_say_where_they_came_from() {
+    let Some(kafka) = Kafka::of_the_tests() else { return };
+    let tables = Tables::new();
+    let topic = kafka.topic("coordinates", 3);
+    topic.send(&events(0..900, 3));
+    let pipeline = Pipeline::into_postgres(&kafka, &tables, &[&topic]).sink(ALL_COLUMNS);
+    assert_eq!(pipeline.until_end().succeeded().books().written, 900);
+    let table = tables.named(&topic.name);
+    // An event's number is its place in the partition it was sent to.
+    let strays = tables.run(&format!(
+        "SELECT count(*) FROM {table} WHERE _kafka_topic <> '{}' OR _kafka_partition <> id % 3 \
+         OR _kafka_offset <> id / 3 OR _kafka_timestamp IS NULL \
+         OR _kafka_timestamp NOT BETWEEN now() - interval '1 hour' AND now() + interval '1 hour'",
+        topic.name
+    ));
+    assert_eq!(strays, [[Some("0".to_owned())]]);
+
+    // Each new pipeline reads everything: the key alone keeps the rows from being doubled.
+    for _ in 0..2 {
+        let again = Pipeline::into_postgres(&kafka, &tables, &[&topic])
+            .sink(ALL_COLUMNS)
+            .sink("table: once")
+            .sink("write: insert_ignore")
+            .sink("key: [_kafka_partition, _kafka_offset]");
+        assert_eq!(again.until_end().succeeded().books().read, 900);
+        assert_eq!(tables.ids("once"), numbers(0..900));
+    }
+}
+
+#[test]
+fn the_record_with_kafkas_later_time_is_left_whenever_it_is_read() {
+    let Some(kafka) = Kafka::of_the_tests() else { return };
+    let tables = Tables::new();
+    let topics = ["earlier", "later"].map(|name| kafka.topic(name, 1));
+    let version =
+        |id: i64, note: &str| Event::of(format!("{{\"id\":{id},\"note\":\"{note}\"}}")).key(id.to_string());
+    topics[0].send(&[version(1, "old"), version(2, "only"), Event::tombstone("3")]);
+    // Kafka counts milliseconds.
+    std::thread::sleep(std::time::Duration::from_millis(20));
+    topics[1].send(&[version(1, "new"), version(3, "new"), version(4, "new"), Event::tombstone("4")]);
+    let expected: Vec<Vec<Option<String>>> = [("1", "new"), ("2", "only"), ("3", "new")]
+        .iter()
+        .map(|(id, note)| vec![Some((*id).to_owned()), Some((*note).to_owned())])
+        .collect();
+    // What was sent later is read first, and everything once more.
+    for topic in [&topics[1], &topics[0], &topics[1]] {
+        let pipeline = Pipeline::into_postgres(&kafka, &tables, &[topic])
+            .sink("table: both")
+            .sink("write: upsert")
+            .sink("key: [id]")
+            .sink("newest_by: timestamp")
+            .sink("delete_on_tombstone: true")
+            .sink("kafka_columns: [topic, timestamp]");
+        pipeline.until_end().succeeded();
+    }
+    assert_eq!(contents(&tables, "both"), expected);
+    let from = tables.run(&format!("SELECT _kafka_topic FROM {} WHERE id = 1", tables.named("both")));
+    assert_eq!(from, [[Some(topics[1].name.clone())]]);
+}

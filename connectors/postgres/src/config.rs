@@ -4,15 +4,16 @@ use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::Deserialize;
-use txconnect_connector_api::{ConfigProblem, HumanDuration, Secret};
+use txconnect_connector_api::{ConfigProblem, HumanDuration, KafkaColumn, Secret};
 
 use crate::plan::{MAX_NAME_BYTES, TableName, name_problem};
 
 /// The variable that a table name may hold.
 const TOPIC_VARIABLE: &str = "{topic}";
 
-/// The word of `newest_by` that names no column.
+/// The words of `newest_by` that name no column of the schema.
 const OFFSET: &str = "offset";
+const TIMESTAMP: &str = "timestamp";
 
 /// The table of positions, in [`PostgresConfig::offsets_schema`].
 pub const OFFSETS_TABLE: &str = "txconnect_offsets";
@@ -43,10 +44,16 @@ pub struct PostgresConfig {
     /// made here, a unique index of one that is there.
     #[serde(default)]
     pub key: Vec<String>,
-    /// Which of two rows with one key is the newer one, for `upsert`: `offset`, the record that comes later; or the name
-    /// of a column, whose larger value wins, and where they are equal the record that comes later.
-    #[serde(default = "default_newest_by")]
-    pub newest_by: String,
+    /// Which of two rows with one key is the newer one, for `upsert`: `offset` (the default), the record that comes later;
+    /// `timestamp`, the later of the times that Kafka keeps with the records, for which `kafka_columns` needs
+    /// `timestamp`; or the name of a column, whose larger value wins. Where they are equal it is the record that comes
+    /// later; no time and NULL are older than everything else.
+    #[serde(default)]
+    pub newest_by: Option<String>,
+    /// Columns that say where a row came from, behind those of the schema: `topic`, `partition`, `offset` and `timestamp`
+    /// become `_kafka_topic`, `_kafka_partition`, `_kafka_offset` and `_kafka_timestamp`. Default: none.
+    #[serde(default)]
+    pub kafka_columns: Vec<KafkaColumn>,
     /// Whether a record without a value deletes the row whose key the record's key gives, for `upsert`.
     #[serde(default)]
     pub delete_on_tombstone: bool,
@@ -119,6 +126,8 @@ pub enum TableChanges {
 pub enum NewestBy<'a> {
     /// The record that comes later.
     Offset,
+    /// The record with which Kafka keeps the later time; where they are equal, the record that comes later.
+    Timestamp,
     /// The row with the larger value in this column; where they are equal, the record that comes later.
     Column(&'a str),
 }
@@ -129,10 +138,6 @@ fn default_schema() -> String {
 
 fn default_table() -> String {
     TOPIC_VARIABLE.to_owned()
-}
-
-fn default_newest_by() -> String {
-    OFFSET.to_owned()
 }
 
 fn default_timeout() -> HumanDuration {
@@ -173,6 +178,7 @@ impl PostgresConfig {
             problems.check_name("/table", &self.table, false);
         }
         self.check_key(&mut problems);
+        self.check_kafka_columns(&mut problems);
         if self.timeout.0 < Duration::from_secs(1) {
             problems.add("/timeout", format!("{} is too short for a server", self.timeout), "30s suits most");
         }
@@ -209,28 +215,21 @@ impl PostgresConfig {
                 problems.add(&path, format!("`{column}` is named twice"), "name every column once");
             }
         }
+        self.check_newest_by(problems);
         let upsert = self.write == WriteMode::Upsert;
-        if let NewestBy::Column(column) = self.newest_by() {
-            if !upsert {
-                problems.add(
-                    "/newest_by",
-                    "only `write: upsert` replaces rows".to_owned(),
-                    "remove it, or write `write: upsert`",
-                );
-            } else if self.key.iter().any(|key| key == column) {
-                problems.add(
-                    "/newest_by",
-                    format!("`{column}` is part of the key, so it is the same in both rows"),
-                    "name another column, or `offset`",
-                );
-            }
-            problems.check_name("/newest_by", column, false);
-        }
         if self.delete_on_tombstone && !upsert {
             problems.add(
                 "/delete_on_tombstone",
                 "only `write: upsert` deletes rows".to_owned(),
                 "remove it, or write `write: upsert`",
+            );
+        }
+        if self.delete_on_tombstone && self.key.iter().any(|key| self.kafka_column(key).is_some()) {
+            problems.add(
+                "/delete_on_tombstone",
+                "no record has the coordinates of another one, so it deletes nothing with this key"
+                    .to_owned(),
+                "remove it, or take columns of the schema for `key`",
             );
         }
         match self.key_decode {
@@ -248,6 +247,65 @@ impl PostgresConfig {
         }
     }
 
+    fn check_newest_by(&self, problems: &mut Problems) {
+        const PLACE: &str = "/newest_by";
+        let newest_by = self.newest_by();
+        if newest_by != NewestBy::Offset && self.write != WriteMode::Upsert {
+            problems.add(
+                PLACE,
+                "only `write: upsert` replaces rows".to_owned(),
+                "remove it, or write `write: upsert`",
+            );
+        }
+        match newest_by {
+            NewestBy::Offset => {}
+            NewestBy::Timestamp => {
+                if !self.kafka_columns.contains(&KafkaColumn::Timestamp) {
+                    problems.add(
+                        PLACE,
+                        "`timestamp` is the time that Kafka keeps with a record, and the table does not have it"
+                            .to_owned(),
+                        "add `kafka_columns: [timestamp]`; a column of the schema that is called so needs another name \
+                         in the schema, `x-column: {name: …}`, to be named here",
+                    );
+                }
+            }
+            NewestBy::Column(column) => {
+                if self.write == WriteMode::Upsert && self.key.iter().any(|key| key == column) {
+                    problems.add(
+                        PLACE,
+                        format!("`{column}` is part of the key, so it is the same in both rows"),
+                        "name another column, or `offset`",
+                    );
+                } else if self.kafka_column(column).is_some() {
+                    problems.add(
+                        PLACE,
+                        format!("`{column}` is no column of the schema"),
+                        "write `timestamp` for the time that Kafka keeps, or `offset` for the record that comes later",
+                    );
+                }
+                problems.check_name(PLACE, column, false);
+            }
+        }
+    }
+
+    fn check_kafka_columns(&self, problems: &mut Problems) {
+        for (index, column) in self.kafka_columns.iter().enumerate() {
+            if self.kafka_columns[..index].contains(column) {
+                problems.add(
+                    &format!("/kafka_columns/{index}"),
+                    format!("`{}` is asked for twice", column.name()),
+                    "name every column once",
+                );
+            }
+        }
+    }
+
+    /// The one of `kafka_columns` that has this name in the table.
+    fn kafka_column(&self, name: &str) -> Option<KafkaColumn> {
+        self.kafka_columns.iter().copied().find(|column| column.name() == name)
+    }
+
     /// The table that takes the records of `topic`.
     pub fn table_name(&self, topic: &str) -> TableName {
         TableName { schema: self.schema.clone(), table: self.table.replace(TOPIC_VARIABLE, topic) }
@@ -261,10 +319,16 @@ impl PostgresConfig {
 
     /// Which of two rows with one key is the newer one.
     pub fn newest_by(&self) -> NewestBy<'_> {
-        match self.newest_by.as_str() {
-            OFFSET => NewestBy::Offset,
-            column => NewestBy::Column(column),
+        match self.newest_by.as_deref() {
+            None | Some(OFFSET) => NewestBy::Offset,
+            Some(TIMESTAMP) => NewestBy::Timestamp,
+            Some(column) => NewestBy::Column(column),
         }
+    }
+
+    /// The word of `newest_by` where it is written and stands for something of Kafka's.
+    pub(crate) fn kafka_word(&self) -> Option<&str> {
+        self.newest_by.as_deref().filter(|word| [OFFSET, TIMESTAMP].contains(word))
     }
 }
 
@@ -363,6 +427,25 @@ mod tests {
         ] {
             assert_eq!(paths(extra.clone()), [path], "{extra}");
         }
+        for (extra, path) in [
+            (json!({ "write": "upsert", "key": ["id"], "newest_by": "timestamp" }), "/newest_by"),
+            (json!({ "kafka_columns": ["timestamp"], "newest_by": "timestamp" }), "/newest_by"),
+            (json!({ "kafka_columns": ["offset", "topic", "offset"] }), "/kafka_columns/2"),
+            (
+                json!({ "write": "upsert", "key": ["id"], "kafka_columns": ["offset"], "newest_by": "_kafka_offset" }),
+                "/newest_by",
+            ),
+            (
+                json!({ "write": "upsert", "key": ["_kafka_offset"], "kafka_columns": ["offset"],
+                    "delete_on_tombstone": true }),
+                "/delete_on_tombstone",
+            ),
+        ] {
+            assert_eq!(paths(extra.clone()), [path], "{extra}");
+        }
+        let of_kafka = config(json!({ "write": "upsert", "key": ["id"], "newest_by": "timestamp",
+            "kafka_columns": ["topic", "partition", "offset", "timestamp"] }));
+        assert_eq!((of_kafka.problems(), of_kafka.newest_by()), (vec![], NewestBy::Timestamp));
         let whole = json!({ "write": "upsert", "key": ["id"], "newest_by": "at", "delete_on_tombstone": true,
             "key_decode": "string", "offsets_schema": "connect" });
         assert_eq!(paths(whole.clone()), Vec::<String>::new());
@@ -377,7 +460,9 @@ mod tests {
 
     #[test]
     fn unknown_keys_and_words_are_refused() {
-        for (key, value) in [("colour", "red"), ("write", "merge"), ("table_changes", "evolve")] {
+        for (key, value) in
+            [("colour", "red"), ("write", "merge"), ("table_changes", "evolve"), ("kafka_columns", "offset")]
+        {
             let text = json!({ "url": "postgresql://h/db", key: value });
             assert!(serde_json::from_value::<PostgresConfig>(text).is_err(), "{key}");
         }
@@ -387,7 +472,7 @@ mod tests {
     fn every_key_is_documented_for_users() {
         let schema = schemars::schema_for!(PostgresConfig);
         let properties = schema.get("properties").and_then(serde_json::Value::as_object).unwrap();
-        assert_eq!(properties.len(), 12);
+        assert_eq!(properties.len(), 13);
         for (key, property) in properties {
             assert!(property.get("description").is_some(), "{key}");
         }

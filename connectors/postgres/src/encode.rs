@@ -5,10 +5,11 @@ use txconnect_connector_api::{
     BadRecord, Columns, Document, Encoded, Encoder, Member, Object, Record, TableSchema, Value,
 };
 
-use crate::config::PostgresConfig;
+use crate::config::{KeyDecode, PostgresConfig};
+use crate::coordinates::Coordinate;
 use crate::fit::Misfit;
 use crate::key::{KeyValue, RecordKey};
-use crate::plan::TablePlan;
+use crate::plan::{FilledBy, PlannedColumn, TablePlan};
 use crate::row::Operation;
 use crate::values::{ValuePlan, pointer_part, too_large};
 
@@ -25,11 +26,15 @@ const NEAR: usize = 4;
 pub struct RowEncoder {
     columns: Columns,
     fields: Vec<FieldPlan>,
+    /// What follows the fields of the record.
+    coordinates: Vec<Coordinate>,
+    /// Which of `coordinates` a deletion has; it has NULL in the others.
+    age_of_deletes: Option<usize>,
     /// The operation, where rows have a key, and the count of fields.
     head: Vec<u8>,
     unknown_fields: UnknownFields,
     ignored_fields: u64,
-    deletes: Option<crate::config::KeyDecode>,
+    deletes: Option<KeyDecode>,
     /// By column the member that fills it, counted from 1; 0 for none.
     members: Vec<usize>,
 }
@@ -52,11 +57,15 @@ impl RowEncoder {
         let columns = schema.columns.as_slice();
         let mut misfits = Vec::new();
         let mut fields = Vec::with_capacity(columns.len());
-        if columns.len() != plan.columns.len() {
+        let of_record = columns.len().min(plan.columns.len());
+        let (of_record, of_kafka) = plan.columns.split_at(of_record);
+        let belongs = |column: &PlannedColumn| column.filled_by == FilledBy::Property;
+        if of_record.len() != columns.len() || !of_record.iter().all(belongs) || of_kafka.iter().any(belongs)
+        {
             misfits.push(misfit(format!("{} was planned for another schema", plan.table)));
         }
         let keyed = plan.mode.is_keyed();
-        for (index, (column, planned)) in columns.iter().zip(&plan.columns).enumerate() {
+        for (index, (column, planned)) in columns.iter().zip(of_record).enumerate() {
             let key = plan.mode.key().contains(&index);
             match ValuePlan::new(column, planned, key) {
                 Some(value) => fields.push(FieldPlan {
@@ -71,6 +80,16 @@ impl RowEncoder {
                 ))),
             }
         }
+        let mut coordinates = Vec::with_capacity(of_kafka.len());
+        for planned in of_kafka.iter().filter(|column| !belongs(column)) {
+            match Coordinate::new(planned) {
+                Some(coordinate) => coordinates.push(coordinate),
+                None => misfits.push(misfit(format!(
+                    "the column `{}` is {}, which does not take what Kafka knows",
+                    planned.name, planned.column_type
+                ))),
+            }
+        }
         if !misfits.is_empty() {
             return Err(misfits);
         }
@@ -79,11 +98,14 @@ impl RowEncoder {
             head.push(Operation::Put.byte());
         }
         // A table has at most 1600 columns, as the plan has checked.
-        head.extend_from_slice(&u16::try_from(fields.len()).unwrap_or(u16::MAX).to_be_bytes());
+        let count = fields.len() + coordinates.len();
+        head.extend_from_slice(&u16::try_from(count).unwrap_or(u16::MAX).to_be_bytes());
         Ok(Self {
             columns: schema.columns.clone(),
             members: vec![0; fields.len()],
+            age_of_deletes: plan.age_of_deletes().and_then(|index| index.checked_sub(fields.len())),
             fields,
+            coordinates,
             head,
             unknown_fields: schema.unknown_fields,
             ignored_fields: 0,
@@ -174,7 +196,8 @@ impl RowEncoder {
     }
 
     /// Writes the deletion of the row that the record's key names.
-    fn delete(&self, key: &RecordKey<'_>, out: &mut Vec<u8>) -> Result<(), BadRecord> {
+    fn delete(&self, record: &Record<'_>, decode: KeyDecode, out: &mut Vec<u8>) -> Result<(), BadRecord> {
+        let key = RecordKey::read(record.key, decode)?;
         let only = self.fields.iter().filter(|field| field.key).count() == 1;
         out.push(Operation::Delete.byte());
         out.extend_from_slice(&self.head[1..]);
@@ -194,6 +217,13 @@ impl RowEncoder {
                     BadRecord::new("encode.key", "", message)
                 })
             })?;
+        }
+        for (index, coordinate) in self.coordinates.iter().enumerate() {
+            if self.age_of_deletes == Some(index) {
+                coordinate.write_age(record, out)?;
+            } else {
+                out.extend_from_slice(&NULL);
+            }
         }
         Ok(())
     }
@@ -236,13 +266,18 @@ impl Encoder for RowEncoder {
     fn encode(&mut self, record: &Record<'_>, out: &mut Vec<u8>) -> Result<Encoded, BadRecord> {
         let start = out.len();
         match record.value {
-            Value::Json { document: Document::Object(object), .. } => self.put(*object, out)?,
+            Value::Json { document: Document::Object(object), .. } => {
+                self.put(*object, out)?;
+                for coordinate in &self.coordinates {
+                    coordinate.write(record, out)?;
+                }
+            }
             Value::Json { document, .. } => {
                 let message = format!("a row is made from an object, the record is {}", document.type_name());
                 return Err(BadRecord::new("encode.type", "", message));
             }
             Value::Tombstone => match self.deletes {
-                Some(decode) => self.delete(&RecordKey::read(record.key, decode)?, out)?,
+                Some(decode) => self.delete(record, decode, out)?,
                 None => return Ok(Encoded::Filtered),
             },
             Value::Text(_) | Value::Bytes(_) => {

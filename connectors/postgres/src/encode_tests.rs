@@ -453,6 +453,46 @@ fn a_plan_of_another_schema_is_refused() {
     plan.columns[0].column_type = ColumnType::Boolean;
     plan.columns.pop();
     assert_eq!(RowEncoder::new(&config, &schema, &plan).map(|_| ()).unwrap_err().len(), 2);
+
+    let with = self::config(&json!({ "kafka_columns": ["offset"] }));
+    let mut plan = TablePlan::new(&with, "t", &schema).unwrap();
+    plan.columns.swap_remove(0);
+    assert_eq!(RowEncoder::new(&config, &schema, &plan).map(|_| ()).unwrap_err().len(), 2);
+    let mut plan = TablePlan::new(&with, "t", &schema).unwrap();
+    plan.columns[3].column_type = ColumnType::Integer;
+    assert_eq!(RowEncoder::new(&config, &schema, &plan).map(|_| ()).unwrap_err().len(), 1);
+}
+
+#[test]
+fn coordinates_stand_behind_the_fields_however_the_members_come() {
+    let all = json!({ "kafka_columns": ["offset", "topic", "timestamp", "partition"] });
+    let properties = json!({ "must_a": { "type": "integer" }, "must_b": { "type": "boolean" } });
+    let mut encoder = encoder_of(&all, &properties, UnknownFields::DeadLetter);
+    let eight = |value: i64| Some(value.to_be_bytes().to_vec());
+    let behind = [eight(7), Some(b"t".to_vec()), None, Some(3_i32.to_be_bytes().to_vec())];
+    let expected = [vec![eight(5), Some(vec![1])], behind.to_vec()].concat();
+    for members in [json!({ "must_a": 5, "must_b": true }), json!({ "must_b": true, "must_a": 5 })] {
+        assert_eq!(row_of(&mut encoder, &document(&members)).unwrap(), expected);
+    }
+}
+
+#[test]
+fn a_deletion_has_its_time_where_that_tells_the_newer_row() {
+    let nothing = Document::Null;
+    let key = Some(&b"5"[..]);
+    let delete =
+        Record { value: Value::Tombstone, key, timestamp: Some(946_684_800_000), ..record(&nothing) };
+    for (newest_by, age) in [("timestamp", Some(vec![0; 8])), ("offset", None), ("v", None)] {
+        let upsert = json!({ "write": "upsert", "key": ["n"], "delete_on_tombstone": true,
+            "newest_by": newest_by, "kafka_columns": ["topic", "timestamp"] });
+        let properties = json!({ "v": { "type": "integer" }, "n": { "type": "integer" } });
+        let mut encoder = encoder_of(&upsert, &properties, UnknownFields::DeadLetter);
+        let mut out = Vec::new();
+        assert_eq!(encoder.encode(&delete, &mut out), Ok(Encoded::Row));
+        let (operation, tuple) = row::operation(&out).unwrap();
+        let five = Some(5_i64.to_be_bytes().to_vec());
+        assert_eq!((operation, fields_of(tuple)), (Operation::Delete, vec![None, five, None, age]));
+    }
 }
 
 /// A value of any kind, with the property that asks for it.

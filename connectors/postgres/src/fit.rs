@@ -2,7 +2,8 @@
 
 use tokio_postgres::types::Type;
 
-use crate::plan::{ColumnType, PlannedColumn, PlannedWrite, TablePlan, quoted};
+use crate::coordinates;
+use crate::plan::{ColumnType, FilledBy, PlannedColumn, PlannedWrite, TablePlan, quoted};
 
 /// A relation as the catalogs describe it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -125,9 +126,17 @@ pub fn fit(plan: &TablePlan, existing: &ExistingTable) -> Result<TablePlan, Vec<
         let filled = found.has_default || found.generated || found.identity.is_some() || !found.not_null;
         if !filled && !plan.columns.iter().any(|column| column.name == found.name) {
             misfits.push(Misfit {
-                message: format!("the column `{}` takes no NULL, and the schema does not have it", found.name),
+                message: format!(
+                    "the column `{}` takes no NULL, and the schema does not have it",
+                    found.name
+                ),
                 way_out: format!(
-                    "add it to the schema, or ALTER TABLE {} ALTER COLUMN {} DROP NOT NULL, or give it a default",
+                    "add it to {}, or ALTER TABLE {} ALTER COLUMN {} DROP NOT NULL, or give it a default",
+                    if coordinates::column_called(&found.name).is_some() {
+                        "`kafka_columns`"
+                    } else {
+                        "the schema"
+                    },
                     plan.table,
                     quoted(&found.name)
                 ),
@@ -156,7 +165,7 @@ fn relation_misfit(plan: &TablePlan, kind: RelationKind) -> Option<Misfit> {
 fn missing(plan: &TablePlan, column: &PlannedColumn, existing: &ExistingTable) -> Misfit {
     let other_case =
         existing.columns.iter().find(|found| found.name.to_lowercase() == column.name.to_lowercase());
-    if let Some(found) = other_case {
+    if let Some(found) = other_case.filter(|_| column.filled_by == FilledBy::Property) {
         return Misfit {
             message: format!("the column `{}` is missing; there is one called `{}`", column.name, found.name),
             way_out: format!("name it in the schema: `x-column: {{name: {}}}`", found.name),
@@ -180,6 +189,10 @@ fn fit_column(
     misfits: &mut Vec<Misfit>,
 ) {
     let name = quoted(&column.name);
+    let (leave_out, change_it) = match column.filled_by {
+        FilledBy::Property => ("leave it out in the schema: `x-column: {ignore: true}`", "change the schema"),
+        FilledBy::Kafka(_) => ("leave it out in `kafka_columns`", "leave it out in `kafka_columns`"),
+    };
     let valued = match (found.generated, found.identity) {
         (true, _) => Some(("is computed by PostgreSQL", "DROP EXPRESSION")),
         (false, Some(Identity::Always)) => {
@@ -190,16 +203,21 @@ fn fit_column(
     if let Some((why, change)) = valued {
         misfits.push(Misfit {
             message: format!("the column `{}` {why}", column.name),
-            way_out: format!(
-                "leave it out in the schema: `x-column: {{ignore: true}}`, or ALTER TABLE {} ALTER COLUMN {name} {change}",
-                plan.table
-            ),
+            way_out: format!("{leave_out}, or ALTER TABLE {} ALTER COLUMN {name} {change}", plan.table),
         });
         return;
     }
-    match column_type(found).filter(|found| takes(&column.column_type, found)) {
-        Some(column_type) => {
-            column.second_digits = second_digits(&column_type, found.type_modifier);
+    let fitting = column_type(found).and_then(|real| {
+        let digits = second_digits(&real, found.type_modifier);
+        let fits = match column.filled_by {
+            FilledBy::Property => takes(&column.column_type, &real),
+            FilledBy::Kafka(kafka) => coordinates::takes(kafka, &real, digits),
+        };
+        fits.then_some((real, digits))
+    });
+    match fitting {
+        Some((column_type, second_digits)) => {
+            column.second_digits = second_digits;
             column.column_type = column_type;
             column.nullable &= !found.not_null;
         }
@@ -209,7 +227,7 @@ fn fit_column(
                 column.name, found.type_name, column.column_type
             ),
             way_out: format!(
-                "change the schema, or ALTER TABLE {} ALTER COLUMN {name} TYPE {}",
+                "{change_it}, or ALTER TABLE {} ALTER COLUMN {name} TYPE {}",
                 plan.table, column.column_type
             ),
         }),

@@ -282,3 +282,55 @@ fn what_fits_is_exactly_what_the_encoder_writes() {
     }
     assert!(fitting > 30, "{fitting}");
 }
+
+fn of_kafka() -> TablePlan {
+    let extra = json!({ "kafka_columns": ["topic", "partition", "offset", "timestamp"] });
+    plan(&extra, &json!({ "properties": { "id": { "type": "integer" } } }))
+}
+
+#[test]
+fn columns_of_kafka_are_taken_where_they_hold_all_that_kafka_knows() {
+    let typed = |name, of, type_modifier| ExistingColumn { type_modifier, ..column(name, of) };
+    let existing = vec![
+        column("id", &Type::INT8),
+        typed("_kafka_topic", &Type::VARCHAR, 253),
+        column("_kafka_partition", &Type::INT8),
+        column("_kafka_offset", &Type::INT8),
+        ExistingColumn { not_null: true, ..typed("_kafka_timestamp", &Type::TIMESTAMP, 3) },
+    ];
+    let fitted = fit(&of_kafka(), &table(existing.clone())).unwrap();
+    assert_eq!(
+        types(&fitted)[1..],
+        ["character varying(249)", "bigint", "bigint", "timestamp without time zone"]
+    );
+    assert!(!fitted.columns[4].nullable);
+
+    let mut coarse = existing;
+    coarse[1].type_modifier = 252;
+    coarse[2].type_oid = Type::INT2.oid();
+    coarse[3].type_oid = Type::INT4.oid();
+    coarse[4].type_modifier = 2;
+    let told = messages(fit(&of_kafka(), &table(coarse)));
+    assert_eq!(told.len(), 4);
+    assert!(
+        told.iter().all(|told| told.contains("leave it out in `kafka_columns`, or ALTER TABLE")),
+        "{told:?}"
+    );
+}
+
+#[test]
+fn columns_of_kafka_that_are_missing_or_not_asked_for_are_told_with_the_way_out() {
+    let told = messages(fit(
+        &of_kafka(),
+        &table(vec![column("id", &Type::INT8), column("_KAFKA_TOPIC", &Type::TEXT)]),
+    ));
+    assert_eq!(told.len(), 4);
+    assert!(told[0].contains(r#"ALTER TABLE "public"."orders" ADD COLUMN "_kafka_topic" text"#), "{told:?}");
+    assert!(told[1].contains(r#"ADD COLUMN "_kafka_partition" integer"#), "{told:?}");
+    assert!(told[3].contains(r#"ADD COLUMN "_kafka_timestamp" timestamp with time zone"#), "{told:?}");
+
+    let without = plan(&json!({}), &json!({ "properties": { "id": { "type": "integer" } } }));
+    let required = ExistingColumn { not_null: true, ..column("_kafka_offset", &Type::INT8) };
+    let told = messages(fit(&without, &table(vec![column("id", &Type::INT8), required])));
+    assert!(told.len() == 1 && told[0].contains("add it to `kafka_columns`"), "{told:?}");
+}

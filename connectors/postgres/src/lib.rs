@@ -6,7 +6,7 @@
 //! | [`plan`] | schema → columns of a table |
 //! | [`ddl`] | the statements that make a table |
 //! | [`fit`] | a plan for the table that is there |
-//! | [`encode`], `values`, `key` | record → row of a batch, value by value |
+//! | [`encode`], `values`, `key`, `coordinates` | record → row of a batch, value by value |
 //! | `numeric`, `times` | decimals, dates and times in PostgreSQL's binary form |
 //! | [`row`], [`order`] | rows of a batch, read back and compared |
 //! | [`connect`] | connections: hosts, TLS, time-outs |
@@ -27,6 +27,7 @@ pub mod blockers;
 mod catalog;
 pub mod config;
 pub mod connect;
+mod coordinates;
 mod copy;
 pub mod ddl;
 pub mod encode;

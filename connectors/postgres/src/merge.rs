@@ -57,6 +57,7 @@ pub(crate) fn resolve<'a>(
         PlannedWrite::Upsert { newest_by, .. } => (*newest_by, false),
         PlannedWrite::InsertIgnore { .. } | PlannedWrite::Append => (None, true),
     };
+    let age_of_deletes = plan.age_of_deletes();
     let mut keys = Vec::with_capacity(rows.len() * 20);
     let mut described: Vec<(Operation, usize, Field<'a>)> = Vec::with_capacity(rows.len());
     let mut fields: Vec<Field<'a>> = Vec::with_capacity(plan.columns.len());
@@ -80,18 +81,23 @@ pub(crate) fn resolve<'a>(
     for (row, &(operation, end, age)) in described.iter().enumerate() {
         let outcome = outcomes.entry(&keys[start..end]).or_default();
         start = end;
+        // Whether an earlier row or deletion outlives this one, by the age in `column`.
+        let outlives = |earlier: usize, column: Option<usize>| {
+            column
+                .is_some_and(|column| is_older(&plan.columns[column].column_type, age, described[earlier].2))
+        };
         match (operation, outcome.put) {
-            (Operation::Delete, _) => *outcome = Outcome { deleted_by: Some(row), put: None },
-            (Operation::Put, None) => outcome.put = Some(row),
-            (Operation::Put, Some(_)) if first_stays => {}
-            (Operation::Put, Some(earlier)) => {
-                let stays = newest_by.is_some_and(|column| {
-                    is_older(&plan.columns[column].column_type, age, described[earlier].2)
-                });
-                if !stays {
-                    outcome.put = Some(row);
+            (Operation::Delete, Some(earlier)) if outlives(earlier, age_of_deletes) => {}
+            (Operation::Delete, _) => {
+                outcome.put = None;
+                // Of two deletions the one that reaches the newer rows is left.
+                if !outcome.deleted_by.is_some_and(|earlier| outlives(earlier, age_of_deletes)) {
+                    outcome.deleted_by = Some(row);
                 }
             }
+            (Operation::Put, Some(_)) if first_stays => {}
+            (Operation::Put, Some(earlier)) if outlives(earlier, newest_by) => {}
+            (Operation::Put, _) => outcome.put = Some(row),
         }
     }
 
@@ -124,14 +130,15 @@ fn push_key(field: Field<'_>, keys: &mut Vec<u8>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plan::{PlannedColumn, TableName};
+    use crate::plan::{FilledBy, PlannedColumn, TableName};
     use proptest::prelude::*;
     use std::collections::BTreeMap;
-    use txconnect_connector_api::RowSource;
+    use txconnect_connector_api::{KafkaColumn, RowSource};
 
     fn plan(types: &[ColumnType], mode: PlannedWrite) -> TablePlan {
         let columns = types.iter().enumerate().map(|(index, column_type)| PlannedColumn {
             name: format!("c{index}"),
+            filled_by: FilledBy::Property,
             column_type: column_type.clone(),
             nullable: true,
             second_digits: 6,
@@ -183,6 +190,31 @@ mod tests {
         assert_eq!(arrived, [1, 2, 4]);
     }
 
+    /// A plan whose second column is Kafka's time, which tells the newer row.
+    fn timed() -> TablePlan {
+        let mut plan = plan(&[ColumnType::SmallInt, ColumnType::Timestamp], UPSERT(Some(1)));
+        plan.columns[1].filled_by = FilledBy::Kafka(KafkaColumn::Timestamp);
+        plan
+    }
+
+    #[test]
+    fn a_delete_leaves_the_row_that_is_newer() {
+        let at = |operation, time: i64| row(operation, &[Some(b"\0a"), Some(&time.to_be_bytes())]);
+        let timeless = |operation| row(operation, &[Some(b"\0a"), None]);
+        let (put, delete) = (Operation::Put, Operation::Delete);
+        for (rows, deletes, puts) in [
+            (vec![at(put, 5), at(delete, 4)], vec![], vec![0]),
+            (vec![at(put, 5), at(delete, 5)], vec![1], vec![]),
+            (vec![at(delete, 9), at(put, 2), at(delete, 3)], vec![0], vec![]),
+            (vec![at(delete, 9), at(put, 2), at(delete, 1)], vec![0], vec![1]),
+            (vec![at(delete, 3), at(delete, 9)], vec![1], vec![]),
+            (vec![at(put, -5), timeless(delete)], vec![], vec![0]),
+            (vec![timeless(put), timeless(delete)], vec![1], vec![]),
+        ] {
+            assert_eq!(changes(&timed(), &rows), Changes { deletes, puts });
+        }
+    }
+
     #[test]
     fn damaged_rows_are_an_error() {
         let plan = plan(&[ColumnType::SmallInt, ColumnType::SmallInt], UPSERT(None));
@@ -197,6 +229,41 @@ mod tests {
     type Table = BTreeMap<i16, (Option<i16>, Option<usize>)>;
 
     proptest! {
+        #[test]
+        fn what_is_left_of_a_batch_with_times_does_what_its_records_do_one_after_the_other(
+            rows in prop::collection::vec((0_i16..3, any::<bool>(), prop::option::of(0_i64..4)), 0..24),
+            before in prop::collection::btree_map(0_i16..3, prop::option::of(0_i64..5), 0..3),
+        ) {
+            type Timed = BTreeMap<i16, (Option<i64>, Option<usize>)>;
+            let encoded: Vec<Vec<u8>> = rows.iter().map(|(key, delete, time)| {
+                let operation = if *delete { Operation::Delete } else { Operation::Put };
+                let time = time.map(i64::to_be_bytes);
+                row(operation, &[Some(&key.to_be_bytes()), time.as_ref().map(|time| &time[..])])
+            }).collect();
+            // What the statements do with one row: nothing to a row that is newer; no time is the oldest.
+            let apply = |table: &mut Timed, index: usize| {
+                let (key, delete, time) = rows[index];
+                if table.get(&key).is_some_and(|(there, _)| *there > time) {
+                    return;
+                }
+                if delete {
+                    table.remove(&key);
+                } else {
+                    table.insert(key, (time, Some(index)));
+                }
+            };
+            let start: Timed = before.into_iter().map(|(key, time)| (key, (time, None))).collect();
+            let mut one_by_one = start.clone();
+            (0..rows.len()).for_each(|index| apply(&mut one_by_one, index));
+            let changes = changes(&timed(), &encoded);
+            let mut at_once = start.clone();
+            changes.deletes.iter().chain(&changes.puts).for_each(|&index| apply(&mut at_once, index));
+            prop_assert_eq!(&at_once, &one_by_one);
+            let mut in_order = start;
+            changes.in_arrival_order().iter().for_each(|change| apply(&mut in_order, change.row));
+            prop_assert_eq!(in_order, one_by_one);
+        }
+
         #[test]
         fn what_is_left_of_a_batch_does_to_a_table_what_its_rows_do_one_after_the_other(
             rows in prop::collection::vec((0_i16..4, any::<bool>(), prop::option::of(0_i16..3)), 0..24),

@@ -2,9 +2,10 @@
 
 use std::fmt;
 
-use txconnect_connector_api::{Column, ConfigProblem, Kind, Mode, TableSchema};
+use txconnect_connector_api::{Column, ConfigProblem, KafkaColumn, Kind, Mode, TableSchema};
 
 use crate::config::{NewestBy, PostgresConfig, WriteMode};
+use crate::coordinates;
 
 /// PostgreSQL cuts longer names without a word (`NAMEDATALEN` − 1).
 pub const MAX_NAME_BYTES: usize = 63;
@@ -57,8 +58,8 @@ pub fn name_problem(name: &str) -> Option<&'static str> {
 pub struct TablePlan {
     /// The table.
     pub table: TableName,
-    /// The columns that rows bring, in the order of their fields. Columns of the table that no row brings take their
-    /// default.
+    /// The columns that rows bring, in the order of their fields: first those of the schema, then those of Kafka.
+    /// Columns of the table that no row brings take their default.
     pub columns: Vec<PlannedColumn>,
     /// What a record does to the table.
     pub mode: PlannedWrite,
@@ -71,6 +72,8 @@ pub struct TablePlan {
 pub struct PlannedColumn {
     /// The name, as Postgres stores it.
     pub name: String,
+    /// Where its values come from.
+    pub filled_by: FilledBy,
     /// The type of its values on the wire and in the table.
     pub column_type: ColumnType,
     /// Whether NULL is allowed.
@@ -79,6 +82,15 @@ pub struct PlannedColumn {
     pub second_digits: u8,
     /// Becomes the comment of a column that is made here.
     pub description: Option<String>,
+}
+
+/// Where the values of a column come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FilledBy {
+    /// A property of the record.
+    Property,
+    /// What Kafka knows about the record.
+    Kafka(KafkaColumn),
 }
 
 /// What a record does to the table. Numbers are indices of [`TablePlan::columns`].
@@ -210,6 +222,16 @@ impl ColumnType {
         }
     }
 
+    /// The column that is made for something that Kafka knows about a record.
+    fn of_kafka(column: KafkaColumn) -> Self {
+        match column {
+            KafkaColumn::Topic => Self::Text,
+            KafkaColumn::Partition => Self::Integer,
+            KafkaColumn::Offset => Self::BigInt,
+            KafkaColumn::Timestamp => Self::TimestampTz,
+        }
+    }
+
     /// Why a column of this type cannot be part of a key: rows are recognised by the bytes of their keys.
     pub(crate) fn key_problem(&self) -> Option<&'static str> {
         match self {
@@ -264,12 +286,22 @@ impl TablePlan {
             .iter()
             .map(|column| PlannedColumn {
                 name: column.name.clone(),
+                filled_by: FilledBy::Property,
                 column_type: ColumnType::wanted(column),
                 nullable: column.mode != Mode::Required,
                 second_digits: MICROSECOND_DIGITS,
                 description: column.description.clone(),
             })
             .collect();
+        check_names_of_kafka(config, topic, &columns, &mut problems);
+        columns.extend(config.kafka_columns.iter().map(|&column| PlannedColumn {
+            name: column.name().to_owned(),
+            filled_by: FilledBy::Kafka(column),
+            column_type: ColumnType::of_kafka(column),
+            nullable: !column.is_required(),
+            second_digits: MICROSECOND_DIGITS,
+            description: None,
+        }));
         check_columns(&columns, &mut problems);
         let mut find = |path: String, name: &str| {
             let found = columns
@@ -277,10 +309,14 @@ impl TablePlan {
                 .position(|column| column.name == name)
                 .or_else(|| schema.columns.as_slice().iter().position(|column| column.property == name));
             if found.is_none() {
+                let help = match coordinates::column_called(name) {
+                    Some(_) => "add it to `kafka_columns`",
+                    None => "name a column that every record of the topic has",
+                };
                 problems.push(problem(
                     &path,
                     format!("`{name}` is no column of the schema of `{topic}`"),
-                    "name a column that every record of the topic has",
+                    help,
                 ));
             }
             found
@@ -293,13 +329,14 @@ impl TablePlan {
             .collect();
         let newest_by = match config.newest_by() {
             NewestBy::Offset => None,
+            NewestBy::Timestamp => find("/newest_by".to_owned(), KafkaColumn::Timestamp.name()),
             NewestBy::Column(name) => find("/newest_by".to_owned(), name),
         };
         check_key(&columns, &key, newest_by, &mut problems);
         if !problems.is_empty() {
             return Err(problems);
         }
-        for &index in key.iter().chain(&newest_by) {
+        for &index in &key {
             columns[index].nullable = false;
         }
         let mode = match config.write {
@@ -326,14 +363,24 @@ impl TablePlan {
         }
     }
 
+    /// The column that says how old a deletion is, where it has an age: deletions come from records without a value,
+    /// and of those only Kafka's time is known. Without it every deletion is newer than the row.
+    pub fn age_of_deletes(&self) -> Option<usize> {
+        match &self.mode {
+            PlannedWrite::Upsert { newest_by, .. } => newest_by
+                .filter(|&index| self.columns[index].filled_by == FilledBy::Kafka(KafkaColumn::Timestamp)),
+            PlannedWrite::Append | PlannedWrite::InsertIgnore { .. } => None,
+        }
+    }
+
     /// Whether rows made for one plan fit the table of the other.
     pub fn same_rows(&self, other: &Self) -> bool {
         self.table == other.table
             && self.mode == other.mode
             && self.columns.len() == other.columns.len()
             && self.columns.iter().zip(&other.columns).all(|(left, right)| {
-                (&left.name, &left.column_type, left.nullable, left.second_digits)
-                    == (&right.name, &right.column_type, right.nullable, right.second_digits)
+                (&left.name, left.filled_by, &left.column_type, left.nullable, left.second_digits)
+                    == (&right.name, right.filled_by, &right.column_type, right.nullable, right.second_digits)
             })
     }
 }
@@ -354,8 +401,35 @@ fn check_table(config: &PostgresConfig, table: &TableName, topic: &str, problems
     }
 }
 
+const RENAME: &str = "give it another name in the schema: `x-column: {name: …}`";
+
+/// Names that mean something of Kafka's and are those of columns of the schema as well.
+fn check_names_of_kafka(
+    config: &PostgresConfig,
+    topic: &str,
+    columns: &[PlannedColumn],
+    problems: &mut Vec<ConfigProblem>,
+) {
+    let taken = |name: &str| columns.iter().any(|column| column.name == name);
+    for (index, column) in config.kafka_columns.iter().enumerate() {
+        if taken(column.name()) {
+            problems.push(problem(
+                &format!("/kafka_columns/{index}"),
+                format!("the schema of `{topic}` has a column `{}` of its own", column.name()),
+                RENAME,
+            ));
+        }
+    }
+    if let Some(word) = config.kafka_word().filter(|word| taken(word)) {
+        problems.push(problem(
+            "/newest_by",
+            format!("`{word}` means Kafka's, and the schema of `{topic}` has a column of that name"),
+            RENAME,
+        ));
+    }
+}
+
 fn check_columns(columns: &[PlannedColumn], problems: &mut Vec<ConfigProblem>) {
-    const RENAME: &str = "give it another name in the schema: `x-column: {name: …}`";
     for column in columns {
         let name = column.name.escape_debug();
         if let Some(why) = name_problem(&column.name) {
@@ -368,7 +442,7 @@ fn check_columns(columns: &[PlannedColumn], problems: &mut Vec<ConfigProblem>) {
     if columns.len() > MAX_COLUMNS {
         problems.push(problem(
             "",
-            format!("the schema has {} columns, a table of PostgreSQL has at most 1600", columns.len()),
+            format!("rows have {} columns, a table of PostgreSQL has at most 1600", columns.len()),
             "gather properties in objects, which become jsonb, or mark some `x-column: {ignore: true}`",
         ));
     }
@@ -419,120 +493,5 @@ fn problem(path: &str, message: String, help: &str) -> ConfigProblem {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use serde_json::{Value, json};
-    use txconnect_connector_api::schema::UnknownFields;
-
-    fn plan(extra: &Value, topic: &str, schema: &Value) -> Result<TablePlan, Vec<ConfigProblem>> {
-        let mut all = json!({ "url": "postgresql://localhost/db" });
-        all.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
-        let config: PostgresConfig = serde_json::from_value(all).unwrap();
-        assert_eq!(config.problems(), []);
-        let schema = TableSchema::from_json_schema(schema, UnknownFields::DeadLetter).unwrap();
-        TablePlan::new(&config, topic, &schema)
-    }
-
-    fn orders() -> Value {
-        json!({
-            "description": "Orders",
-            "required": ["id", "n", "at"],
-            "properties": {
-                "id": { "type": "string", "format": "uuid", "description": "The order" },
-                "n": { "type": "integer" },
-                "amount": { "x-column": { "type": "numeric", "precision": 18, "scale": 2 } },
-                "ratio": { "type": "number" },
-                "ok": { "type": "boolean" },
-                "note": { "type": "string", "x-column": { "name": "remark" } },
-                "raw": { "type": "string", "contentEncoding": "base64" },
-                "day": { "type": "string", "format": "date" },
-                "clock": { "type": "string", "format": "time" },
-                "at": { "type": "integer", "x-column": { "type": "timestamp", "unit": "ms" } },
-                "tags": { "type": "array", "items": { "type": "string" } },
-                "who": { "type": "object", "properties": { "name": { "type": "string" } } },
-                "free": {}
-            }
-        })
-    }
-
-    #[test]
-    fn a_schema_becomes_columns() {
-        let plan = plan(&json!({ "schema": "Sales" }), "orders", &orders()).unwrap();
-        let columns: Vec<String> = plan
-            .columns
-            .iter()
-            .map(|column| {
-                let null = if column.nullable { "" } else { " not null" };
-                format!("{} {}{null}", column.name, column.column_type)
-            })
-            .collect();
-        assert_eq!(
-            columns,
-            [
-                "id uuid not null",
-                "n bigint not null",
-                "amount numeric(18,2)",
-                "ratio double precision",
-                "ok boolean",
-                "remark text",
-                "raw bytea",
-                "day date",
-                "clock time without time zone",
-                "at timestamp with time zone not null",
-                "tags jsonb",
-                "who jsonb",
-                "free jsonb",
-            ]
-        );
-        assert_eq!(plan.table.to_string(), r#""Sales"."orders""#);
-        assert_eq!(plan.mode, PlannedWrite::Append);
-        assert_eq!(plan.description.as_deref(), Some("Orders"));
-        assert_eq!(plan.columns[0].description.as_deref(), Some("The order"));
-    }
-
-    #[test]
-    fn a_key_is_found_by_column_or_property_and_never_null() {
-        let config = json!({ "write": "upsert", "key": ["note", "day"], "newest_by": "at" });
-        let plan = plan(&config, "orders", &orders()).unwrap();
-        assert_eq!(plan.mode, PlannedWrite::Upsert { key: vec![5, 7], newest_by: Some(9) });
-        assert!(!plan.columns[5].nullable && !plan.columns[7].nullable);
-    }
-
-    #[test]
-    fn keys_and_orders_that_cannot_work_are_named() {
-        for (extra, path) in [
-            (json!({ "write": "upsert", "key": ["nowhere"] }), "/key/0"),
-            (json!({ "write": "upsert", "key": ["id", "ratio"] }), "/key/1"),
-            (json!({ "write": "insert_ignore", "key": ["tags"] }), "/key/0"),
-            (json!({ "write": "insert_ignore", "key": ["note", "remark"] }), "/key/1"),
-            (json!({ "write": "upsert", "key": ["id"], "newest_by": "nowhere" }), "/newest_by"),
-            (json!({ "write": "upsert", "key": ["id"], "newest_by": "note" }), "/newest_by"),
-            (json!({ "write": "upsert", "key": ["note"], "newest_by": "remark" }), "/newest_by"),
-            (json!({ "table": "txconnect_offsets" }), "/table"),
-        ] {
-            let problems = plan(&extra, "orders", &orders()).unwrap_err();
-            assert_eq!(problems.iter().map(|p| p.path.as_str()).collect::<Vec<_>>(), [path], "{extra}");
-        }
-    }
-
-    #[test]
-    fn names_that_postgres_would_cut_or_refuse_are_found_before() {
-        let topic = "x".repeat(64);
-        assert_eq!(plan(&json!({}), &topic, &orders()).unwrap_err()[0].path, "/table");
-        assert!(plan(&json!({}), &topic[1..], &orders()).is_ok());
-        let schema = json!({ "properties": {
-            "ctid": { "type": "string" }, "a\u{0}": { "type": "string" }, "": { "type": "string" },
-            "ä".repeat(32): { "type": "string" }, "fine \"name\"": { "type": "string" }
-        } });
-        assert_eq!(plan(&json!({}), "t", &schema).unwrap_err().len(), 4);
-    }
-
-    #[test]
-    fn records_without_a_schema_are_refused_with_the_way_out() {
-        let config: PostgresConfig =
-            serde_json::from_value(json!({ "url": "postgresql://localhost/db" })).unwrap();
-        let problems = TablePlan::problems(&config, "orders", None);
-        assert_eq!(problems.len(), 1);
-        assert!(problems[0].help.as_ref().unwrap().contains("validate"));
-    }
-}
+#[path = "plan_tests.rs"]
+mod tests;

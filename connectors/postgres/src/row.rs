@@ -9,7 +9,8 @@
 pub enum Operation {
     /// The row is there afterwards, as the write mode says.
     Put,
-    /// The row with this key is gone afterwards. The fields that are no key are NULL.
+    /// The row with this key is gone afterwards, unless it is newer. The fields that are no key are NULL, but for Kafka's
+    /// time where it tells the newer one.
     Delete,
 }
 

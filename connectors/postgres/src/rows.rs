@@ -180,7 +180,7 @@ impl Keyed<'_> {
     ) -> Result<(), WriteFailure> {
         if !deletes.is_empty() {
             *requests += 1;
-            self.send(session, &self.table.delete, self.table.plan.mode.key(), deletes).await?;
+            self.send(session, &self.table.delete, &self.table.delete_columns, deletes).await?;
         }
         if !puts.is_empty() {
             *requests += 1;

@@ -21,8 +21,10 @@ pub(crate) struct Table {
     pub(crate) copy: String,
     /// `INSERT … ON CONFLICT` with one array per column; empty for [`PlannedWrite::Append`].
     pub(crate) put: String,
-    /// `DELETE` with one array per key column; empty where no row is deleted.
+    /// `DELETE` with one array per column of `delete_columns`; empty where no row is deleted.
     pub(crate) delete: String,
+    /// The key, and behind it the column that says how old a deletion is, where there is one.
+    pub(crate) delete_columns: Vec<usize>,
 }
 
 impl Table {
@@ -32,12 +34,13 @@ impl Table {
             PlannedWrite::InsertIgnore { .. } => (put(&plan), String::new()),
             PlannedWrite::Upsert { .. } => (put(&plan), delete(&plan)),
         };
+        let delete_columns = plan.mode.key().iter().copied().chain(plan.age_of_deletes()).collect();
         let copy = format!(
             "COPY {} ({}) FROM STDIN WITH (FORMAT binary)",
             plan.table,
             names(plan.columns.iter().map(|column| &column.name))
         );
-        Self { plan, unchanged, copy, put, delete }
+        Self { plan, unchanged, copy, put, delete, delete_columns }
     }
 
     /// The table as messages name it.
@@ -85,16 +88,22 @@ fn put(plan: &TablePlan) -> String {
 
 fn delete(plan: &TablePlan) -> String {
     let key = plan.mode.key();
-    let columns: Vec<String> = key
+    let mut columns: Vec<String> = key
         .iter()
         .enumerate()
         .map(|(place, &index)| format!("{} AS key{place}", unnested(place, &plan.columns[index].column_type)))
         .collect();
-    let matches: Vec<String> = key
+    let mut matches: Vec<String> = key
         .iter()
         .enumerate()
         .map(|(place, &index)| format!("target.{} = gone.key{place}", quoted(&plan.columns[index].name)))
         .collect();
+    if let Some(index) = plan.age_of_deletes() {
+        let column = &plan.columns[index];
+        let name = quoted(&column.name);
+        columns.push(format!("{} AS age", unnested(key.len(), &column.column_type)));
+        matches.push(format!("(target.{name} IS NULL OR target.{name} <= gone.age)"));
+    }
     format!(
         "DELETE FROM {} AS target USING (SELECT {}) AS gone WHERE {}",
         plan.table,
@@ -141,11 +150,13 @@ pub(crate) fn array_type(column_type: &ColumnType) -> (Type, Type) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plan::{PlannedColumn, TableName};
+    use crate::plan::{FilledBy, PlannedColumn, TableName};
+    use txconnect_connector_api::KafkaColumn;
 
     fn table(types: &[ColumnType], mode: PlannedWrite) -> Table {
         let columns = types.iter().enumerate().map(|(index, column_type)| PlannedColumn {
             name: format!("c\"{index}"),
+            filled_by: FilledBy::Property,
             column_type: column_type.clone(),
             nullable: true,
             second_digits: 6,
@@ -166,6 +177,19 @@ mod tests {
         assert_eq!(
             table.delete,
             r#"DELETE FROM "S s"."select" AS target USING (SELECT pg_catalog.unnest($1)::pg_catalog.bpchar AS key0, pg_catalog.unnest($2) AS key1) AS gone WHERE target."c""1" = gone.key0 AND target."c""0" = gone.key1"#
+        );
+    }
+
+    #[test]
+    fn a_deletion_with_an_age_leaves_newer_rows() {
+        let mode = PlannedWrite::Upsert { key: vec![0], newest_by: Some(1) };
+        let mut plan = table(&[ColumnType::Uuid, ColumnType::TimestampTz], mode).plan;
+        plan.columns[1].filled_by = FilledBy::Kafka(KafkaColumn::Timestamp);
+        let table = Table::new(plan, None);
+        assert_eq!(table.delete_columns, [0, 1]);
+        assert_eq!(
+            table.delete,
+            r#"DELETE FROM "S s"."select" AS target USING (SELECT pg_catalog.unnest($1) AS key0, pg_catalog.unnest($2) AS age) AS gone WHERE target."c""0" = gone.key0 AND (target."c""1" IS NULL OR target."c""1" <= gone.age)"#
         );
     }
 

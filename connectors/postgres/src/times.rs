@@ -186,6 +186,12 @@ pub(crate) fn epoch(number: Number<'_>, unit: TimeUnit) -> Result<i64, Misfit> {
     micros.filter(|micros| TIMESTAMPS.contains(micros)).ok_or(Misfit::OutOfRange)
 }
 
+/// Milliseconds since 1970, as Kafka counts them, as microseconds.
+pub(crate) fn milliseconds(since_1970: i64) -> Result<i64, Misfit> {
+    let micros = i64::try_from(i128::from(since_1970) * 1_000 - EPOCH_MICROS);
+    micros.ok().filter(|micros| TIMESTAMPS.contains(micros)).ok_or(Misfit::OutOfRange)
+}
+
 /// Whether a time has no more than `digits` digits behind the second.
 pub(crate) fn has_digits(micros: i64, digits: u8) -> bool {
     let dropped = 6_u32.saturating_sub(digits.into());
