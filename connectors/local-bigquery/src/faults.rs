@@ -227,7 +227,7 @@ pub enum What {
         /// The HTTP status, 400 to 599.
         status: u16,
     },
-    /// Status 403 as for an exhausted quota; RESOURCE_EXHAUSTED of a gRPC call.
+    /// Status 403 as for an exhausted quota; `RESOURCE_EXHAUSTED` of a gRPC call.
     Quota {
         /// Which of the two quotas.
         reason: QuotaReason,
@@ -248,16 +248,16 @@ pub enum What {
         code: StatusCode,
         /// The message.
         message: String,
-        /// Of AppendRows: the status stands in an answer, and the connection goes on.
+        /// Of `AppendRows`: the status stands in an answer, and the connection goes on.
         #[serde(default)]
         in_band: bool,
     },
-    /// AppendRows ends as ABORTED before the request is carried out, as BigQuery closes connections in normal operation.
+    /// `AppendRows` ends as ABORTED before the request is carried out, as BigQuery closes connections in normal operation.
     StreamClosed {
         /// What BigQuery says of it.
         because: Closing,
     },
-    /// AppendRows ends with what would have been an error in an answer: BigQuery does either.
+    /// `AppendRows` ends with what would have been an error in an answer: BigQuery does either.
     ErrorsEndConnection,
     /// The table or stream is not found until it is this old: creating them takes a while to reach every server.
     NotFoundAfterCreate {
@@ -269,15 +269,15 @@ pub enum What {
         /// The age in milliseconds.
         ms: u64,
     },
-    /// insertAll does not take these rows, for a reason that is not their content; the others go in. AppendRows takes
+    /// insertAll does not take these rows, for a reason that is not their content; the others go in. `AppendRows` takes
     /// none then, and names these.
     RowErrors {
         /// The rows' indices in the request.
         rows: Vec<usize>,
-        /// The reason, as `backendError`, `timeout` or `internalError`; of AppendRows the message.
+        /// The reason, as `backendError`, `timeout` or `internalError`; of `AppendRows` the message.
         reason: String,
     },
-    /// Rows are found invalid in which a field has this value: of insertAll as it was sent, of AppendRows as
+    /// Rows are found invalid in which a field has this value: of insertAll as it was sent, of `AppendRows` as
     /// [`LocalBigQuery::rows`](crate::LocalBigQuery::rows) would show it.
     RejectValue {
         /// A top-level field.
@@ -297,7 +297,7 @@ pub enum QuotaReason {
     RateLimitExceeded,
 }
 
-/// Why BigQuery closes an AppendRows connection in normal operation.
+/// Why BigQuery closes an `AppendRows` connection in normal operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Closing {

@@ -16,7 +16,7 @@
 //! - `POST /__streams/expire` with `{"table": "dataset.table"}`, `{"stream": "projects/…"}` or `{}` (all): lets streams
 //!   expire and answers `{"expired": n}`;
 //! - `POST /__tables/{project}/{dataset}/{table}/recreate`: drops a table and makes it again, empty;
-//! - `GET /__requests`: counts per method and table, appends per stream, AppendRows connections, and the largest number
+//! - `GET /__requests`: counts per method and table, appends per stream, `AppendRows` connections, and the largest number
 //!   of concurrent insertAll calls.
 //!
 //! Known differences of the Storage Write API: rows in Arrow are refused; `google.protobuf` wrappers, enums, decimals in
@@ -73,7 +73,7 @@ pub struct Options {
     /// Behaves as goccy/bigquery-emulator does where that differs from BigQuery: insertAll ignores `insertId` and
     /// `skipInvalidRows`, a wrong type is status 500 with plain text, tables cannot be patched.
     pub foreign_emulator: bool,
-    /// Counts the rows of insertAll and AppendRows and their bytes instead of reading and keeping them, so that a
+    /// Counts the rows of insertAll and `AppendRows` and their bytes instead of reading and keeping them, so that a
     /// benchmark measures the client. Offsets, visibility and numbers of rows stay exact. What is left out: rows and the
     /// writer's schema are not looked into, so that no row is refused; there are no rows to list or to select; `insertId`s
     /// and changes by key are not heeded, every row counts.

@@ -1,4 +1,4 @@
-//! AppendRows: a connection on which requests follow each other and are answered in their order.
+//! `AppendRows`: a connection on which requests follow each other and are answered in their order.
 //!
 //! Two tasks serve a connection. One receives requests and notes when they came, the other carries them out in their
 //! order, so that a scripted delay holds up each request for its time and not the ones behind it once more.
@@ -45,15 +45,14 @@ struct Answer {
     reply: Reply,
 }
 
-/// What came from the client.
-enum Arrival {
-    Request {
-        request: AppendRequest,
-        at: Instant,
-        _room: OwnedSemaphorePermit,
-    },
-    /// The connection cannot go on.
-    Broken(Refusal),
+/// A request as it came, or why the connection cannot go on.
+type Arrival = Result<Arrived, Refusal>;
+
+struct Arrived {
+    request: AppendRequest,
+    at: Instant,
+    /// Its place among the bytes that wait, until it is carried out.
+    room: OwnedSemaphorePermit,
 }
 
 /// Accepts a connection.
@@ -90,7 +89,7 @@ async fn receive(mut requests: Streaming<AppendRequest>, arrivals: mpsc::Sender<
                 let Ok(room) = Arc::clone(&room).acquire_many_owned(size).await else {
                     return;
                 };
-                let arrival = Arrival::Request { request, at: Instant::now(), _room: room };
+                let arrival = Ok(Arrived { request, at: Instant::now(), room });
                 if arrivals.send(arrival).await.is_err() {
                     return;
                 }
@@ -105,7 +104,7 @@ async fn receive(mut requests: Streaming<AppendRequest>, arrivals: mpsc::Sender<
             Err(_) => Refusal::new(Code::Aborted, Closing::Inactivity.message()),
         };
         // Where nobody takes it, the connection is gone already.
-        let _: Result<(), _> = arrivals.send(Arrival::Broken(broken)).await;
+        let _: Result<(), _> = arrivals.send(Err(broken)).await;
         return;
     }
 }
@@ -129,12 +128,10 @@ async fn carry_out(
             }
             arrival = waiting.recv() => arrival,
         };
-        let Some(arrival) = arrival else {
-            return;
-        };
-        let (request, at, _room) = match arrival {
-            Arrival::Request { request, at, _room } => (request, at, _room),
-            Arrival::Broken(refusal) => {
+        let Arrived { request, at, room } = match arrival {
+            None => return,
+            Some(Ok(arrived)) => arrived,
+            Some(Err(refusal)) => {
                 end(&answers, &refusal).await;
                 return;
             }
@@ -164,6 +161,7 @@ async fn carry_out(
             Fate::Refused(refusal) => Err(refusal.clone()),
             Fate::CarriedOut | Fate::ReplyLost => connection.append(&target, &request, &conditions),
         };
+        drop((request, room));
         if matches!(fate, Fate::ReplyLost) {
             end(&answers, &lost_reply()).await;
             return;
