@@ -152,6 +152,9 @@ impl Connection {
             view
         };
         self.check_same_table(target, view.identity)?;
+        if count == 0 {
+            return Err(Refusal::invalid("The request has no rows."));
+        }
         if !whole {
             return Err(Refusal::invalid("The rows of the request are not a valid proto message."));
         }
