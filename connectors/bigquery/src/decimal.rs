@@ -14,7 +14,8 @@ pub(crate) enum Misfit {
 }
 
 /// Appends `literal` to `out` without an exponent, if it has at most `whole` digits before and `scale`
-/// digits behind the point. The value stays the same, digit for digit.
+/// digits behind the point. The value stays the same, digit for digit; zeros behind the last digit that the column has
+/// are left out.
 pub(crate) fn write(literal: &str, whole: u32, scale: u32, out: &mut Vec<u8>) -> Result<(), Misfit> {
     let unsigned = literal.strip_prefix('-').unwrap_or(literal);
     let (before, behind) = unsigned.split_once('.').unwrap_or((unsigned, ""));
@@ -26,11 +27,15 @@ pub(crate) fn write(literal: &str, whole: u32, scale: u32, out: &mut Vec<u8>) ->
         if before != "0" && exceeds(before.len(), whole) {
             return Err(Misfit::OutOfRange);
         }
-        let behind = behind.trim_end_matches('0');
+        let mut written = literal;
         if exceeds(behind.len(), scale) {
-            return Err(Misfit::TooFine);
+            let digits = behind.trim_end_matches('0').len();
+            if exceeds(digits, scale) {
+                return Err(Misfit::TooFine);
+            }
+            written = literal[..literal.len() - (behind.len() - digits)].trim_end_matches('.');
         }
-        out.extend_from_slice(literal.as_bytes());
+        out.extend_from_slice(written.as_bytes());
         return Ok(());
     }
     if !is_json_number(literal) {
@@ -71,12 +76,38 @@ pub(crate) fn write(literal: &str, whole: u32, scale: u32, out: &mut Vec<u8>) ->
     Ok(())
 }
 
+/// A decimal of at most 38 digits that [`write`] has taken, as a count of units of its last digit.
+pub(crate) fn scaled(literal: &str, whole: u32, scale: u32) -> Result<i128, Misfit> {
+    let mut text = Vec::new();
+    write(literal, whole, scale, &mut text)?;
+    let mut value: i128 = 0;
+    let mut behind = None;
+    for byte in text {
+        match byte {
+            b'0'..=b'9' => {
+                let digit = i128::from(byte - b'0');
+                value = value
+                    .checked_mul(10)
+                    .and_then(|value| value.checked_add(digit))
+                    .ok_or(Misfit::OutOfRange)?;
+                behind = behind.map(|count: u32| count + 1);
+            }
+            b'.' => behind = Some(0),
+            _ => {}
+        }
+    }
+    for _ in behind.unwrap_or(0)..scale {
+        value = value.checked_mul(10).ok_or(Misfit::OutOfRange)?;
+    }
+    Ok(if literal.starts_with('-') { -value } else { value })
+}
+
 fn exceeds(digits: usize, limit: u32) -> bool {
     usize::try_from(limit).is_ok_and(|limit| digits > limit)
 }
 
 /// Whether `text` follows JSON's grammar of numbers.
-fn is_json_number(text: &str) -> bool {
+pub(crate) fn is_json_number(text: &str) -> bool {
     let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     let unsigned = text.strip_prefix('-').unwrap_or(text);
     let (mantissa, exponent) = match unsigned.split_once(['e', 'E']) {
@@ -114,7 +145,9 @@ mod tests {
             ("25e-2", "0.25"),
             ("-12345e-2", "-123.45"),
             ("0e99", "0"),
-            ("1.000000", "1.000000"),
+            ("1.000", "1.000"),
+            ("1.000000", "1"),
+            ("-0.2500000", "-0.25"),
             ("9999999.99", "9999999.99"),
         ] {
             assert_eq!(written(literal, 7, 3).as_deref(), Ok(text), "{literal}");
@@ -141,6 +174,24 @@ mod tests {
         ] {
             assert_eq!(written(literal, 7, 3), Err(misfit), "{literal}");
         }
+    }
+
+    #[test]
+    fn a_decimal_is_counted_in_units_of_its_last_digit() {
+        for (literal, value) in [
+            ("0", 0),
+            ("-0.0", 0),
+            ("1", 100),
+            ("1.5", 150),
+            ("-12.34", -1234),
+            ("1e3", 100_000),
+            ("99999999999999999999999999999999999e0", 9_999_999_999_999_999_999_999_999_999_999_999_900),
+            ("-999999999999999999999999999999999999.99", -99_999_999_999_999_999_999_999_999_999_999_999_999),
+        ] {
+            assert_eq!(scaled(literal, 36, 2), Ok(value), "{literal}");
+        }
+        assert_eq!(scaled("0.001", 36, 2), Err(Misfit::TooFine));
+        assert_eq!(scaled("1e40", 76, 2), Err(Misfit::OutOfRange));
     }
 
     proptest! {

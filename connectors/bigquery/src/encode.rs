@@ -9,10 +9,11 @@ use std::io::{self, Write as _};
 use flate2::write::GzEncoder;
 use sha2::{Digest, Sha256};
 use txconnect_connector_api::document::write_json_string;
-use txconnect_connector_api::{BadRecord, Batch, Encoded, Encoder, Record, TableSchema, Value};
+use txconnect_connector_api::{BadRecord, Batch, Encoded, Encoder, Record, TableSchema};
 
 use crate::config::{BigQueryConfig, Compression};
-use crate::values::{RecordPlan, Settings};
+use crate::record::{RecordPlan, Settings, object_of, too_large};
+use crate::values::{self, KafkaFields};
 
 /// BigQuery's limit for a request before compression
 /// (<https://cloud.google.com/bigquery/quotas#streaming_inserts>); its servers count in powers of ten or two,
@@ -37,7 +38,8 @@ const ENVELOPE_BYTES: usize = PREFIX.len() + SUFFIX.len() - 1;
 
 /// Writes the records of one topic as rows.
 pub(crate) struct RowEncoder {
-    plan: RecordPlan,
+    plan: RecordPlan<values::Key>,
+    kafka: KafkaFields,
     settings: Settings,
     ids: Option<InsertIds>,
     compression: Compression,
@@ -47,13 +49,9 @@ impl RowEncoder {
     /// An encoder for records that are routed to `topic`.
     pub(crate) fn new(config: &BigQueryConfig, topic: &str, schema: &TableSchema) -> Self {
         Self {
-            plan: RecordPlan::new(&schema.columns),
-            settings: Settings {
-                finer_times: config.finer_times,
-                unknown_fields: schema.unknown_fields,
-                ignored_fields: 0,
-                scratch: Vec::new(),
-            },
+            plan: RecordPlan::new(&schema.columns, values::key),
+            kafka: KafkaFields::new(&config.kafka_columns),
+            settings: Settings::new(config.finer_times, schema.unknown_fields),
             ids: config.insert_ids().then(|| InsertIds::new(topic)),
             compression: config.compression(),
         }
@@ -62,36 +60,18 @@ impl RowEncoder {
 
 impl Encoder for RowEncoder {
     fn encode(&mut self, record: &Record<'_>, out: &mut Vec<u8>) -> Result<Encoded, BadRecord> {
-        let document = match record.value {
-            Value::Json { document, .. } => document,
-            Value::Tombstone => return Ok(Encoded::Filtered),
-            Value::Text(_) | Value::Bytes(_) => {
-                return Err(BadRecord::new(
-                    "encode.not_json",
-                    "",
-                    "BigQuery rows are made from JSON objects: set `decode: json`",
-                ));
-            }
-        };
-        let Some(object) = document.as_object() else {
-            let message = format!("a row is made from an object, the record is {}", document.type_name());
-            return Err(BadRecord::new("encode.type", "", message));
-        };
+        let Some(object) = object_of(record)? else { return Ok(Encoded::Filtered) };
         let start = out.len();
         out.push(b'{');
         if let Some(ids) = &mut self.ids {
             ids.write(record, out);
         }
         out.extend_from_slice(br#""json":"#);
-        self.plan.write(object, &mut self.settings, out)?;
+        values::write_row(&self.plan, object, &self.kafka, record, &mut self.settings, out)?;
         out.extend_from_slice(b"},");
         let length = out.len() - start;
         if length + ENVELOPE_BYTES > MAX_REQUEST_BYTES {
-            return Err(BadRecord::new(
-                "encode.too_large",
-                "",
-                format!("the row has {length} bytes, BigQuery takes {MAX_REQUEST_BYTES} in one request"),
-            ));
+            return Err(too_large(length, MAX_REQUEST_BYTES));
         }
         Ok(Encoded::Row)
     }

@@ -4,71 +4,17 @@ use flate2::read::GzDecoder;
 use proptest::prelude::*;
 use serde_json::{Value as Json, json};
 use txconnect_connector_api::schema::UnknownFields;
-use txconnect_connector_api::{Document, Member, Number, Object, RowSource, batch::Row};
+use txconnect_connector_api::{Document, Member, Object, RowSource, Value, batch::Row};
 
 use super::*;
-
-/// Keeps the parts of a document alive for the length of a test.
-fn document(value: &Json) -> Document<'static> {
-    match value {
-        Json::Null => Document::Null,
-        Json::Bool(value) => Document::Bool(*value),
-        Json::Number(number) => {
-            Document::Number(Number::from_literal(Box::leak(number.to_string().into_boxed_str())))
-        }
-        Json::String(text) => Document::String(Box::leak(text.clone().into_boxed_str())),
-        Json::Array(elements) => {
-            Document::Array(Box::leak(elements.iter().map(document).collect::<Vec<_>>().into_boxed_slice()))
-        }
-        Json::Object(members) => {
-            let members: Vec<Member<'static>> = members
-                .iter()
-                .map(|(name, value)| Member {
-                    name: Box::leak(name.clone().into_boxed_str()),
-                    value: document(value),
-                })
-                .collect();
-            Document::Object(Object::new(Box::leak(members.into_boxed_slice())))
-        }
-    }
-}
-
-fn member(name: &'static str, literal: &'static str) -> Document<'static> {
-    let value = Document::Number(Number::from_literal(literal));
-    Document::Object(Object::new(Box::leak(Box::new([Member { name, value }]))))
-}
-
-fn record<'a>(topic: &'a str, offset: i64, document: &'a Document<'a>) -> Record<'a> {
-    Record {
-        topic,
-        partition: 3,
-        offset,
-        timestamp: None,
-        key: None,
-        headers: &[],
-        value: Value::Json { text: "", document },
-    }
-}
-
-fn schema(schema: &Json, unknown: UnknownFields) -> TableSchema {
-    TableSchema::from_json_schema(schema, unknown).unwrap()
-}
+use crate::samples::{bad_values, config, document, everything, member, record, schema};
 
 fn encoder_for(extra: &Json, topic: &str, properties: &Json) -> RowEncoder {
-    let mut config = json!({ "project": "p", "dataset": "d" });
-    config.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
-    let config: BigQueryConfig = serde_json::from_value(config).unwrap();
-    let required: Vec<&str> = properties
-        .as_object()
-        .unwrap()
-        .keys()
-        .filter(|name| name.starts_with("must"))
-        .map(String::as_str)
-        .collect();
-    let all = json!({ "properties": properties, "required": required });
+    let mut all = json!({ "api": "insert_all" });
+    all.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
     let unknown =
         if extra.get("table").is_some() { UnknownFields::Ignore } else { UnknownFields::DeadLetter };
-    RowEncoder::new(&config, topic, &schema(&all, unknown))
+    RowEncoder::new(&config(&all), topic, &schema(properties, unknown))
 }
 
 fn row_of(encoder: &mut RowEncoder, document: &Document<'_>) -> Result<Json, BadRecord> {
@@ -76,26 +22,6 @@ fn row_of(encoder: &mut RowEncoder, document: &Document<'_>) -> Result<Json, Bad
     encoder.encode(&record("t", 7, document), &mut out)?;
     assert_eq!(out.pop(), Some(b','));
     Ok(serde_json::from_slice::<Json>(&out).unwrap()["json"].clone())
-}
-
-fn everything() -> Json {
-    json!({
-        "must_id": { "type": "string", "format": "uuid" },
-        "flag": { "type": "boolean" },
-        "count": { "type": "integer" },
-        "ratio": { "type": "number" },
-        "amount": { "x-column": { "type": "numeric", "precision": 18, "scale": 2 } },
-        "raw": { "type": "string", "contentEncoding": "base64" },
-        "day": { "type": "string", "format": "date" },
-        "clock": { "type": "string", "format": "time" },
-        "at": { "type": "string", "format": "date-time" },
-        "since": { "type": "integer", "x-column": { "type": "timestamp", "unit": "ms", "name": "since_at" } },
-        "extra": { "type": "object" },
-        "tags": { "type": "array", "items": { "type": "string" } },
-        "who": { "type": "object", "required": ["name"], "properties": {
-            "name": { "type": "string" }, "age": { "type": "integer" } } },
-        "secret": { "x-column": { "ignore": true } }
-    })
 }
 
 #[test]
@@ -161,25 +87,7 @@ fn money_keeps_its_digits() {
 #[test]
 fn every_bad_value_is_named_by_place_and_class_and_never_shown() {
     let mut encoder = encoder_for(&json!({}), "t", &everything());
-    for (field, value, path, class) in [
-        ("flag", json!("hunter2"), "/flag", "encode.type"),
-        ("count", json!("hunter2"), "/count", "encode.type"),
-        ("ratio", json!("hunter2"), "/ratio", "encode.type"),
-        ("amount", json!("hunter2"), "/amount", "encode.format"),
-        ("raw", json!("hunter2!"), "/raw", "encode.format"),
-        ("day", json!("hunter2"), "/day", "encode.format"),
-        ("clock", json!("hunter2"), "/clock", "encode.format"),
-        ("at", json!("hunter2"), "/at", "encode.format"),
-        ("at", json!("2026-02-30T00:00:00Z"), "/at", "encode.out_of_range"),
-        ("at", json!("2026-02-03T00:00:00.1234567Z"), "/at", "encode.inexact"),
-        ("since", json!("hunter2"), "/since", "encode.type"),
-        ("tags", json!("hunter2"), "/tags", "encode.type"),
-        ("tags", json!(["a", null]), "/tags/1", "encode.type"),
-        ("who", json!({ "name": 1 }), "/who/name", "encode.type"),
-        ("who", json!({ "age": 1 }), "/who/name", "encode.required"),
-        ("who", json!({ "name": "x", "hunter2/": 1 }), "/who/hunter2~1", "encode.unknown_field"),
-        ("must_id", json!(null), "/must_id", "encode.required"),
-    ] {
+    for (field, value, path, class) in bad_values() {
         let mut all = json!({ "must_id": "x" });
         all[field] = value;
         let bad = row_of(&mut encoder, &document(&all)).unwrap_err();
@@ -188,6 +96,26 @@ fn every_bad_value_is_named_by_place_and_class_and_never_shown() {
     }
     assert_eq!(row_of(&mut encoder, &document(&json!({}))).unwrap_err().path, "/must_id");
     assert_eq!(row_of(&mut encoder, &document(&json!([]))).unwrap_err().class, "encode.type");
+}
+
+#[test]
+fn columns_that_kafka_fills_stand_behind_the_others() {
+    let columns = json!({ "kafka_columns": ["topic", "partition", "offset", "timestamp"] });
+    let mut encoder = encoder_for(&columns, "t", &json!({ "s": { "type": "string" } }));
+    let mut row = |value: Json, timestamp| {
+        let value = document(&value);
+        let mut out = Vec::new();
+        let record = Record { timestamp, ..record("a\"b", 1 << 60, &value) };
+        encoder.encode(&record, &mut out).map(|_| String::from_utf8(out).unwrap())
+    };
+    let fields = r#""_kafka_topic":"a\"b","_kafka_partition":3,"_kafka_offset":"1152921504606846976""#;
+    let timed = row(json!({ "s": "x" }), Some(1_763_900_000_123)).unwrap();
+    let expected =
+        format!(r#""json":{{"s":"x",{fields},"_kafka_timestamp":"2025-11-23T12:13:20.123000Z"}}}},"#);
+    assert!(timed.ends_with(&expected), "{timed}");
+    let bare = row(json!({}), None).unwrap();
+    assert!(bare.ends_with(&format!(r#""json":{{{fields}}}}},"#)), "{bare}");
+    assert_eq!(row(json!({}), Some(i64::MAX)).unwrap_err().class, "encode.out_of_range");
 }
 
 #[test]

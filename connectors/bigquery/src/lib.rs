@@ -5,8 +5,9 @@
 //! | [`config`] | the `bigquery` block of a pipeline file |
 //! | `sink` | what the runtime holds |
 //! | `plan`, `fit` | schema → table; comparison with a table that is there |
-//! | `encode`, `values` | record → row of a request, value by value |
+//! | `record`, `read` | which column a field of a record goes to; values, checked and read |
 //! | `decimal`, `time_text` | values that are checked digit by digit |
+//! | `encode`, `values` | record → row of an insertAll request |
 //! | `writer`, `answers` | sends insertAll requests, says which rows are in |
 //! | `storage` | the Storage Write API: rows in protobuf, streams, connections |
 //! | `outcome` | what became of a flush |
@@ -25,7 +26,11 @@ mod error;
 mod fit;
 mod outcome;
 mod plan;
+mod read;
+mod record;
 mod rest;
+#[cfg(test)]
+mod samples;
 mod sink;
 mod storage;
 mod table;

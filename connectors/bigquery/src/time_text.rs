@@ -1,4 +1,4 @@
-//! Dates and times in the text forms that BigQuery reads.
+//! Dates and times: from text and epochs to numbers, and to the text forms that BigQuery reads.
 //!
 //! BigQuery keeps microseconds and the years 1 to 9999
 //! (<https://cloud.google.com/bigquery/docs/reference/standard-sql/data-types#timestamp_type>). A leap
@@ -9,13 +9,18 @@ use txconnect_connector_api::{Number, TimeUnit};
 use crate::config::FinerTimes;
 
 const MICROS_A_SECOND: i64 = 1_000_000;
+const MICROS_A_MILLISECOND: i64 = 1_000;
+const NANOS_A_MICRO: i64 = 1_000;
 const SECONDS_A_DAY: i64 = 86_400;
 
-/// 0001-01-01T00:00:00Z in seconds since 1970.
-const FIRST_SECOND: i64 = -62_135_596_800;
+/// 0001-01-01T00:00:00Z in microseconds since 1970.
+pub(crate) const FIRST_MICRO: i64 = -62_135_596_800_000_000;
 
-/// 9999-12-31T23:59:59Z in seconds since 1970.
-const LAST_SECOND: i64 = 253_402_300_799;
+/// 9999-12-31T23:59:59.999999Z in microseconds since 1970.
+const LAST_MICRO: i64 = 253_402_300_799_999_999;
+
+/// 0001-01-01 in days since 1970.
+pub(crate) const FIRST_DAY: i32 = -719_162;
 
 /// Why a value is no date or time that BigQuery keeps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,8 +68,8 @@ impl Reader<'_> {
         Ok(days_from_civil(year, month, day))
     }
 
-    /// `HH:MM:SS[.fraction]` as seconds of the day and microseconds.
-    fn time(&mut self, finer: FinerTimes) -> Result<(i64, i64), Misfit> {
+    /// `HH:MM:SS[.fraction]` as microseconds of the day.
+    fn time(&mut self, finer: FinerTimes) -> Result<i64, Misfit> {
         let hour = self.digits(2)?;
         self.one_of(b":")?;
         let minute = self.digits(2)?;
@@ -74,7 +79,7 @@ impl Reader<'_> {
         if hour > 23 || minute > 59 || second > 59 {
             return Err(Misfit::OutOfRange);
         }
-        Ok((hour * 3600 + minute * 60 + second, micros))
+        Ok((hour * 3600 + minute * 60 + second) * MICROS_A_SECOND + micros)
     }
 
     fn fraction(&mut self, finer: FinerTimes) -> Result<i64, Misfit> {
@@ -119,63 +124,57 @@ impl Reader<'_> {
     }
 }
 
-/// Checks a date, `2026-11-23`.
-pub(crate) fn check_date(text: &str) -> Result<(), Misfit> {
+/// A date, `2026-11-23`, as days since 1970-01-01.
+pub(crate) fn date_days(text: &str) -> Result<i32, Misfit> {
     let mut reader = Reader(text.as_bytes());
-    reader.date()?;
-    reader.end()
+    let days = reader.date()?;
+    reader.end()?;
+    i32::try_from(days).map_err(|_| Misfit::OutOfRange)
 }
 
-/// Appends a time of day, `12:30:00[.fraction]`. BigQuery's TIME knows no zone, so RFC 3339's offset may be
+/// A time of day, `12:30:00[.fraction]`, in microseconds. BigQuery's TIME knows no zone, so RFC 3339's offset may be
 /// left out or be zero.
-pub(crate) fn write_time(text: &str, finer: FinerTimes, out: &mut Vec<u8>) -> Result<(), Misfit> {
+pub(crate) fn time_of_day_micros(text: &str, finer: FinerTimes) -> Result<i64, Misfit> {
     let mut reader = Reader(text.as_bytes());
-    let (second, micros) = reader.time(finer)?;
+    let micros = reader.time(finer)?;
     if !reader.0.is_empty() && reader.offset()? != 0 {
         return Err(Misfit::OutOfRange);
     }
     reader.end()?;
-    write_time_of_day(second, micros, out);
-    Ok(())
+    Ok(micros)
 }
 
-/// Appends an RFC 3339 time as UTC, `2026-11-23T12:30:00.25Z`.
-pub(crate) fn write_timestamp(text: &str, finer: FinerTimes, out: &mut Vec<u8>) -> Result<(), Misfit> {
+/// An RFC 3339 time in microseconds since 1970.
+pub(crate) fn timestamp_micros(text: &str, finer: FinerTimes) -> Result<i64, Misfit> {
     let mut reader = Reader(text.as_bytes());
     let days = reader.date()?;
     reader.one_of(b"Tt ")?;
-    let (second, micros) = reader.time(finer)?;
+    let micros = reader.time(finer)?;
     let offset = reader.offset()?;
     reader.end()?;
-    write_instant(days * SECONDS_A_DAY + second - offset, micros, out)
+    kept((days * SECONDS_A_DAY - offset) * MICROS_A_SECOND + micros)
 }
 
-/// Appends a count of `unit` since 1970 as UTC.
-pub(crate) fn write_epoch(
-    number: &Number<'_>,
-    unit: TimeUnit,
-    finer: FinerTimes,
-    out: &mut Vec<u8>,
-) -> Result<(), Misfit> {
-    let (units_a_second, power) = match unit {
-        TimeUnit::Seconds => (1, 6),
-        TimeUnit::Milliseconds => (1_000, 3),
-        TimeUnit::Microseconds => (1_000_000, 0),
-        TimeUnit::Nanoseconds => (1_000_000_000, -3),
-    };
+/// A count of `unit` since 1970 in microseconds.
+pub(crate) fn epoch_micros(number: Number<'_>, unit: TimeUnit, finer: FinerTimes) -> Result<i64, Misfit> {
     if let Some(value) = number.as_i64() {
-        let seconds = value.div_euclid(units_a_second);
-        let rest = value.rem_euclid(units_a_second);
-        let micros = if power >= 0 {
-            rest * (MICROS_A_SECOND / units_a_second)
-        } else if finer == FinerTimes::BadRecord && rest % 1_000 != 0 {
-            return Err(Misfit::TooFine);
-        } else {
-            rest / 1_000
+        return match unit {
+            TimeUnit::Seconds => kept(value.checked_mul(MICROS_A_SECOND).ok_or(Misfit::OutOfRange)?),
+            TimeUnit::Milliseconds => milliseconds_to_micros(value),
+            TimeUnit::Microseconds => kept(value),
+            TimeUnit::Nanoseconds if finer == FinerTimes::BadRecord && value % NANOS_A_MICRO != 0 => {
+                Err(Misfit::TooFine)
+            }
+            TimeUnit::Nanoseconds => kept(value.div_euclid(NANOS_A_MICRO)),
         };
-        return write_instant(seconds, micros, out);
     }
     // A fraction, or a number beyond 64 bits: exact by shifting the decimal point.
+    let power = match unit {
+        TimeUnit::Seconds => 6,
+        TimeUnit::Milliseconds => 3,
+        TimeUnit::Microseconds => 0,
+        TimeUnit::Nanoseconds => -3,
+    };
     let decimal = number.decimal().ok_or(Misfit::OutOfRange)?;
     let exponent = decimal.exponent.checked_add(power).ok_or(Misfit::OutOfRange)?;
     let mut digits = decimal.digits;
@@ -197,27 +196,35 @@ pub(crate) fn write_epoch(
     let magnitude: i64 =
         if digits.is_empty() { 0 } else { digits.parse().map_err(|_| Misfit::OutOfRange)? };
     // Towards the past, as for text: the digits of an instant are dropped, not those of its distance to 1970.
-    let micros = if decimal.negative { -magnitude - i64::from(dropped) } else { magnitude };
-    write_instant(micros.div_euclid(MICROS_A_SECOND), micros.rem_euclid(MICROS_A_SECOND), out)
+    kept(if decimal.negative { -magnitude - i64::from(dropped) } else { magnitude })
 }
 
-fn write_instant(seconds: i64, micros: i64, out: &mut Vec<u8>) -> Result<(), Misfit> {
-    if !(FIRST_SECOND..=LAST_SECOND).contains(&seconds) {
-        return Err(Misfit::OutOfRange);
-    }
-    let (year, month, day) = civil_from_days(seconds.div_euclid(SECONDS_A_DAY));
+/// Milliseconds since 1970 in microseconds.
+pub(crate) fn milliseconds_to_micros(milliseconds: i64) -> Result<i64, Misfit> {
+    kept(milliseconds.checked_mul(MICROS_A_MILLISECOND).ok_or(Misfit::OutOfRange)?)
+}
+
+fn kept(micros: i64) -> Result<i64, Misfit> {
+    if (FIRST_MICRO..=LAST_MICRO).contains(&micros) { Ok(micros) } else { Err(Misfit::OutOfRange) }
+}
+
+/// Appends microseconds since 1970 as UTC, `2026-11-23T12:30:00.25Z`.
+pub(crate) fn write_instant(micros: i64, out: &mut Vec<u8>) {
+    let day = SECONDS_A_DAY * MICROS_A_SECOND;
+    let (year, month, day_of_month) = civil_from_days(micros.div_euclid(day));
     write_digits(year, 4, out);
     out.push(b'-');
     write_digits(month, 2, out);
     out.push(b'-');
-    write_digits(day, 2, out);
+    write_digits(day_of_month, 2, out);
     out.push(b'T');
-    write_time_of_day(seconds.rem_euclid(SECONDS_A_DAY), micros, out);
+    write_time_of_day(micros.rem_euclid(day), out);
     out.push(b'Z');
-    Ok(())
 }
 
-fn write_time_of_day(second: i64, micros: i64, out: &mut Vec<u8>) {
+/// Appends microseconds of a day as `12:30:00[.fraction]`.
+pub(crate) fn write_time_of_day(micros: i64, out: &mut Vec<u8>) {
+    let (second, micros) = (micros / MICROS_A_SECOND, micros % MICROS_A_SECOND);
     write_digits(second / 3600, 2, out);
     out.push(b':');
     write_digits(second / 60 % 60, 2, out);
@@ -277,14 +284,17 @@ mod tests {
     use time::format_description::well_known::Rfc3339;
 
     fn timestamp(text: &str) -> Result<String, Misfit> {
+        timestamp_micros(text, FinerTimes::BadRecord).map(written)
+    }
+
+    fn written(micros: i64) -> String {
         let mut out = Vec::new();
-        write_timestamp(text, FinerTimes::BadRecord, &mut out).map(|()| String::from_utf8(out).unwrap())
+        write_instant(micros, &mut out);
+        String::from_utf8(out).unwrap()
     }
 
     fn epoch(literal: &str, unit: TimeUnit, finer: FinerTimes) -> Result<String, Misfit> {
-        let mut out = Vec::new();
-        write_epoch(&Number::from_literal(literal), unit, finer, &mut out)
-            .map(|()| String::from_utf8(out).unwrap())
+        epoch_micros(Number::from_literal(literal), unit, finer).map(written)
     }
 
     #[test]
@@ -337,9 +347,8 @@ mod tests {
 
     #[test]
     fn digits_beyond_the_microsecond_are_dropped_on_request() {
-        let mut out = Vec::new();
-        write_timestamp("2026-11-23T12:30:00.123456789Z", FinerTimes::Truncate, &mut out).unwrap();
-        assert_eq!(out, b"2026-11-23T12:30:00.123456Z");
+        let truncated = timestamp_micros("2026-11-23T12:30:00.123456789Z", FinerTimes::Truncate);
+        assert_eq!(truncated.map(written).as_deref(), Ok("2026-11-23T12:30:00.123456Z"));
         for (literal, unit, expected) in [
             ("1763900000123456789", TimeUnit::Nanoseconds, "2025-11-23T12:13:20.123456Z"),
             ("-1", TimeUnit::Nanoseconds, "1969-12-31T23:59:59.999999Z"),
@@ -362,28 +371,29 @@ mod tests {
             ("12:30", Err(Misfit::Form)),
             ("12:30:00Zulu", Err(Misfit::Form)),
         ] {
-            let mut out = Vec::new();
-            let result = write_time(text, FinerTimes::BadRecord, &mut out);
-            assert_eq!(
-                result.map(|()| String::from_utf8(out).unwrap()),
-                expected.map(str::to_owned),
-                "{text}"
-            );
+            let result = time_of_day_micros(text, FinerTimes::BadRecord).map(|micros| {
+                let mut out = Vec::new();
+                write_time_of_day(micros, &mut out);
+                String::from_utf8(out).unwrap()
+            });
+            assert_eq!(result, expected.map(str::to_owned), "{text}");
         }
     }
 
     #[test]
     fn dates_exist_or_are_refused() {
-        assert_eq!(check_date("2024-02-29"), Ok(()));
-        assert_eq!(check_date("1900-02-29"), Err(Misfit::OutOfRange));
-        assert_eq!(check_date("2026-13-01"), Err(Misfit::OutOfRange));
-        assert_eq!(check_date("2026-1-01"), Err(Misfit::Form));
-        assert_eq!(check_date("2026-01-01T"), Err(Misfit::Form));
+        assert_eq!(date_days("2024-02-29"), Ok(19_782));
+        assert_eq!(date_days("0001-01-01"), Ok(FIRST_DAY));
+        assert_eq!(date_days("9999-12-31"), Ok(2_932_896));
+        assert_eq!(date_days("1900-02-29"), Err(Misfit::OutOfRange));
+        assert_eq!(date_days("2026-13-01"), Err(Misfit::OutOfRange));
+        assert_eq!(date_days("2026-1-01"), Err(Misfit::Form));
+        assert_eq!(date_days("2026-01-01T"), Err(Misfit::Form));
     }
 
     proptest! {
         #[test]
-        fn instants_agree_with_another_calendar(micros in FIRST_SECOND * MICROS_A_SECOND..=LAST_SECOND * MICROS_A_SECOND) {
+        fn instants_agree_with_another_calendar(micros in FIRST_MICRO..=LAST_MICRO) {
             let text = epoch(&micros.to_string(), TimeUnit::Microseconds, FinerTimes::BadRecord).unwrap();
             let parsed = OffsetDateTime::parse(&text, &Rfc3339).unwrap();
             prop_assert_eq!(parsed.unix_timestamp_nanos(), i128::from(micros) * 1_000);
@@ -393,8 +403,8 @@ mod tests {
         #[test]
         fn no_text_makes_the_readers_panic(text in any::<String>()) {
             let _ = timestamp(&text);
-            let _ = check_date(&text);
-            let _ = write_time(&text, FinerTimes::Truncate, &mut Vec::new());
+            let _ = date_days(&text);
+            let _ = time_of_day_micros(&text, FinerTimes::Truncate);
         }
 
         #[test]

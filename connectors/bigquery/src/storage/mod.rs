@@ -2,8 +2,10 @@
 //!
 //! | module | what it does |
 //! |---|---|
-//! | `descriptor` | column plan → the schema that goes with rows |
-//! | `encode`, `values`, `sequence`, `key` | record → row in protobuf |
+//! | `descriptor` | the schema of the rows, as a request carries it |
+//! | `encode`, `values`, `wire` | record → row, value by value |
+//! | `sequence` | which of two rows with one key is the newer one |
+//! | `key` | the key of a record → the row that is deleted |
 //! | `channel` | connections, access tokens, calls with one answer |
 //! | `request` | an append request around the rows of a batch |
 //! | `connection` | appends on their way, matched with their answers |
@@ -18,13 +20,16 @@ mod creations;
 mod default_stream;
 pub(crate) mod descriptor;
 pub(crate) mod encode;
+mod key;
 mod name;
 mod refusal;
-pub(crate) mod request;
+mod request;
 mod row_errors;
 pub(crate) mod sequence;
 mod streams;
 mod target;
+mod values;
+mod wire;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
