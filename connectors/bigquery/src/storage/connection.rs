@@ -197,7 +197,10 @@ impl Worker {
         drop(seat);
         let refusal = match end {
             End::Done | End::Idle => Refusal::passing("the connection was idle"),
-            End::Refused(refusal) if refusal.meaning == Meaning::Unauthenticated && !renewed => {
+            // A new token that was never taken is not replaced by another one.
+            End::Refused(refusal)
+                if refusal.meaning == Meaning::Unauthenticated && (!renewed || answered > 0) =>
+            {
                 self.renew_token = true;
                 Refusal::passing(format!("{refusal}; asking for a new access token"))
             }
