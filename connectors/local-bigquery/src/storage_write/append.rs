@@ -15,15 +15,14 @@ use gcp_bigquery_client::google::cloud::bigquery::storage::v1::append_rows_respo
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status, Streaming};
 
 use super::connection::Connection;
 use super::fate::{Fate, fate, lost_reply};
 use super::messages::AppendRequest;
 use super::refusal::Refusal;
+use super::unary::Calls;
 use crate::faults::{Closing, Method};
-use crate::state::State;
 use crate::traffic::Traffic;
 
 /// The most requests of a connection that wait to be carried out, or answers that wait to be sent.
@@ -59,10 +58,10 @@ enum Arrival {
 
 /// Accepts a connection.
 pub(super) fn connect(
-    state: &Arc<State>,
-    cut: &CancellationToken,
+    calls: &Calls,
     request: tonic::Request<Streaming<AppendRequest>>,
 ) -> Result<tonic::Response<Responses>, Status> {
+    let state = &calls.state;
     let (metadata, _, requests) = request.into_parts();
     let text = |name: &str| metadata.get(name).and_then(|value| value.to_str().ok());
     state.authenticate(text("authorization")).map_err(|bad| Refusal::from(bad).status())?;
@@ -71,7 +70,7 @@ pub(super) fn connect(
     let (answers, sent) = mpsc::channel(MOST_WAITING);
     tokio::spawn(receive(requests, arrivals));
     let connection = Connection::new(Arc::clone(state), routing);
-    tokio::spawn(carry_out(Arc::clone(state), cut.clone(), connection, waiting, answers));
+    tokio::spawn(carry_out(calls.clone(), connection, waiting, answers));
     Ok(tonic::Response::new(Responses { answers: sent, next: None }))
 }
 
@@ -113,14 +112,26 @@ async fn receive(mut requests: Streaming<AppendRequest>, arrivals: mpsc::Sender<
 
 /// Carries requests out in their order until the connection ends.
 async fn carry_out(
-    state: Arc<State>,
-    cut: CancellationToken,
+    calls: Calls,
     mut connection: Connection,
     mut waiting: mpsc::Receiver<Arrival>,
     answers: mpsc::Sender<Answer>,
 ) {
+    let Calls { state, cut, stop } = calls;
     let _open = Traffic::connect(state.shared_traffic());
-    while let Some(arrival) = waiting.recv().await {
+    loop {
+        let arrival = tokio::select! {
+            biased;
+            () = stop.cancelled() => {
+                let closing = Refusal::new(Code::Aborted, Closing::Restart.message());
+                end(&answers, &closing).await;
+                return;
+            }
+            arrival = waiting.recv() => arrival,
+        };
+        let Some(arrival) = arrival else {
+            return;
+        };
         let (request, at, _room) = match arrival {
             Arrival::Request { request, at, _room } => (request, at, _room),
             Arrival::Broken(refusal) => {

@@ -40,6 +40,8 @@ pub(crate) struct Calls {
     pub(crate) state: Arc<State>,
     /// Closes the connection.
     pub(crate) cut: CancellationToken,
+    /// The server stops.
+    pub(crate) stop: CancellationToken,
 }
 
 /// A call that was let through.
