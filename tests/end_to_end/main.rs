@@ -12,6 +12,7 @@
 
 mod bad_records;
 mod command_line;
+mod dead_letters_command;
 mod groups;
 mod lost_offsets;
 mod main_job;
