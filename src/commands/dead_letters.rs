@@ -26,7 +26,7 @@ use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 use txconnect_kafka::{Consumer, KafkaError, Tuning};
 
 use self::letter::{Place, Stretch};
@@ -63,12 +63,13 @@ pub enum DeadLettersCommand {
     ///
     /// Key, value and the values of the record's own headers are shown with --values only.
     Show(ShowArguments),
-    /// Send dead letters back to the topics they came from
+    /// Send dead letters back to the topics they came from, or through the pipeline again
     ///
-    /// A record goes back with key, value, timestamp and headers as it had them, to its partition where that still
-    /// exists. The headers txconnect.replay.count and txconnect.replay.letter say that it was replayed. The pipeline may
-    /// run meanwhile. What was sent is remembered in a consumer group, the pipeline's own with `-replay` behind it, once
-    /// Kafka has confirmed it: a crash in between sends at most the letters of the last second again.
+    /// To its topic a record goes back with key, value, timestamp and headers as it had them, to its partition where that
+    /// still exists; the headers txconnect.replay.count and txconnect.replay.letter say that it was replayed. Through
+    /// the pipeline it is decoded, validated and written by this command, at least once; what fails again stays. The
+    /// pipeline may run meanwhile. What has arrived is remembered in a consumer group, the pipeline's own with `-replay`
+    /// behind it: a crash in between replays at most the letters of about a second again.
     Replay(ReplayArguments),
 }
 
@@ -130,15 +131,25 @@ pub struct ShowArguments {
     pub json: bool,
 }
 
+/// Where replayed letters go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum To {
+    /// Back to the topics they came from
+    Topic,
+    /// Through the stages of the pipeline into its sink
+    Pipeline,
+}
+
 /// What `dead-letters replay` is told.
 #[derive(Debug, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 #[command(after_help = "\
 Examples:
   txconnect dead-letters replay pipelines/transactions.yaml --class validate.required --dry-run
-      What would be sent, and what would stay.
+      What would go, and what would stay.
   txconnect dead-letters replay pipelines/transactions.yaml --topic cash_ins --stage validate --yes
   txconnect dead-letters replay pipelines/transactions.yaml --offset cash_ins.dead-letters/0/12-40 --yes
-  txconnect dead-letters replay pipelines/transactions.yaml --all --yes")]
+  txconnect dead-letters replay pipelines/transactions.yaml --all --to pipeline --yes")]
 pub struct ReplayArguments {
     /// Which pipeline.
     #[command(flatten)]
@@ -158,10 +169,13 @@ pub struct ReplayArguments {
     /// Leave letters whose record was replayed this often
     #[arg(long, value_name = "N", default_value = "5", help_heading = "Which letters")]
     pub most_replays: NonZeroU32,
+    /// Where they go
+    #[arg(long, value_enum, default_value_t = To::Topic, value_name = "WHERE")]
+    pub to: To,
     /// Do it
     #[arg(long, conflicts_with = "dry_run")]
     pub yes: bool,
-    /// Only show what would be sent
+    /// Only show what would go
     #[arg(long)]
     pub dry_run: bool,
 }
@@ -186,6 +200,21 @@ pub fn run(arguments: &DeadLettersArguments) -> Result<(), CommandError> {
     }
 }
 
+/// Reads the pipeline file, with `overrides` after those of the command line.
+fn load(arguments: &PipelineArguments, overrides: &[String]) -> Result<Pipeline, CommandError> {
+    let environment = |name: &str| std::env::var(name).ok();
+    let paths = std::slice::from_ref(&arguments.path);
+    let overrides = [arguments.overrides.as_slice(), overrides].concat();
+    let mut pipelines = config::load(paths, &overrides, &environment).map_err(CommandError::Mistakes)?;
+    match (pipelines.pop(), pipelines.is_empty()) {
+        (Some(pipeline), true) => Ok(pipeline),
+        _ => Err(CommandError::Usage(format!(
+            "{} holds several pipelines: name one file",
+            arguments.path.display()
+        ))),
+    }
+}
+
 /// A pipeline with a client that joins no group.
 struct Opened {
     pipeline: Pipeline,
@@ -198,16 +227,7 @@ struct Opened {
 
 impl Opened {
     fn open(arguments: &PipelineArguments) -> Result<Self, CommandError> {
-        let environment = |name: &str| std::env::var(name).ok();
-        let paths = std::slice::from_ref(&arguments.path);
-        let pipelines = config::load(paths, &arguments.overrides, &environment);
-        let mut pipelines = pipelines.map_err(CommandError::Mistakes)?;
-        let (Some(pipeline), true) = (pipelines.pop(), pipelines.is_empty()) else {
-            return Err(CommandError::Usage(format!(
-                "{} holds several pipelines: name one file",
-                arguments.path.display()
-            )));
-        };
+        let pipeline = load(arguments, &[])?;
         for warning in &pipeline.warnings {
             say(&warning.to_string());
         }

@@ -1,14 +1,18 @@
 //! Dead letters counted, looked at and sent back, as users do it.
 
 use serde_json::Value as Json;
+use txconnect_local_bigquery::{Fault, Method, What};
 
+use crate::support::events::SCHEMA;
 use crate::support::{
-    Ended, Event, Kafka, Pipeline, Running, Signal, Topic, event, events, eventually, txconnect, unique,
+    BigQuery, Ended, Event, Kafka, Pipeline, Running, SHORT_SESSION, Signal, Tables, Topic, event, events,
+    eventually, numbers, txconnect, unique,
 };
 
 /// `txconnect dead-letters VERB FILE …`, started.
 fn start(pipeline: &Pipeline, verb: &str, arguments: &[&str]) -> Running {
     let mut command = txconnect();
+    command.envs(pipeline.variables());
     Running::start(command.args(["dead-letters", verb]).arg(pipeline.write()).args(arguments))
 }
 
@@ -136,11 +140,11 @@ fn a_letter_goes_back_as_the_record_was_and_says_that_it_was_replayed() {
     topic.send(&[record.clone(), event(1).partition(1)]);
     let pipeline = Pipeline::into_stdout(&kafka, &[&topic]).with_dead_letters();
     pipeline.until_end().succeeded();
-    dead_letters(&pipeline, "replay", &["--all", "--dry-run"]).succeeded().says("1 dead letter to send back");
+    dead_letters(&pipeline, "replay", &["--all", "--dry-run"]).succeeded().says("1 dead letter to replay");
     dead_letters(&pipeline, "replay", &["--all"]).with_code(2).says("say --yes");
     assert_eq!(topic.read().len(), 2);
 
-    replay(&pipeline, &["--all"]).succeeded().says("1 dead letter is sent back");
+    replay(&pipeline, &["--all"]).succeeded().says("1 dead letter sent back");
     let back: Vec<Event> = topic.read().into_iter().filter(|event| event.partition == Some(2)).collect();
     let mut expected = record.clone();
     expected = expected
@@ -154,7 +158,7 @@ fn a_letter_goes_back_as_the_record_was_and_says_that_it_was_replayed() {
     replay(&pipeline, &["--all", "--most-replays", "1"])
         .succeeded()
         .says("failed each time")
-        .says("no dead letter to send");
+        .says("no dead letter to replay");
     replay(&pipeline, &["--all"]).succeeded();
     let counts: Vec<String> = topic
         .read()
@@ -178,24 +182,24 @@ fn the_same_selection_sends_nothing_twice_and_the_rest_still_waits() {
     let (topic, pipeline) = run_once(&kafka, "twice", &records);
     let group = replay_group(&pipeline);
     let letters = topic.dead_letters().unwrap();
-    replay(&pipeline, &["--class", "validate.required"]).succeeded().says("10 dead letters are sent back");
+    replay(&pipeline, &["--class", "validate.required"]).succeeded().says("10 dead letters sent back");
     // The letter below the first replayed one waits: the position cannot move.
     assert_eq!(letters.committed(&group), [(0, 0)].into());
     assert_eq!(waiting_and_replayed(&pipeline), (10, 10));
     let again = replay(&pipeline, &["--class", "validate"]).succeeded();
-    again.says("10 letters replayed already").says("no dead letter to send back");
+    again.says("10 letters replayed already").says("no dead letter to replay");
     assert_eq!(topic.ends().unwrap()[&0], 30);
 
     let place = format!("{}.dead-letters/0/2-5", topic.name);
-    replay(&pipeline, &["--offset", &place]).succeeded().says("2 dead letters are sent back");
+    replay(&pipeline, &["--offset", &place]).succeeded().says("2 dead letters sent back");
     assert_eq!(values(&beyond(&topic, 30)), ["{bad 2", "{bad 4"]);
-    replay(&pipeline, &["--all"]).succeeded().says("8 dead letters are sent back");
+    replay(&pipeline, &["--all"]).succeeded().says("8 dead letters sent back");
     assert_eq!(letters.committed(&group), [(0, 20)].into());
     assert_eq!(waiting_and_replayed(&pipeline), (0, 20));
-    replay(&pipeline, &["--all"]).succeeded().says("no dead letter to send back");
+    replay(&pipeline, &["--all"]).succeeded().says("no dead letter to replay");
     assert_eq!(topic.ends().unwrap()[&0], 40);
 
-    replay(&pipeline, &["--offset", &place, "--again"]).succeeded().says("4 dead letters are sent back");
+    replay(&pipeline, &["--offset", &place, "--again"]).succeeded().says("4 dead letters sent back");
     assert_eq!(letters.committed(&group), [(0, 20)].into());
 }
 
@@ -208,7 +212,7 @@ fn what_cannot_be_remembered_is_not_sent() {
     let (topic, pipeline) = run_once(&kafka, "pieces", &records);
     replay(&pipeline, &["--stage", "decode"]).failed().says("in 1499 pieces").says("nothing was sent");
     assert_eq!(topic.ends().unwrap()[&0], 3_000);
-    replay(&pipeline, &["--all"]).succeeded().says("3,000 dead letters are sent back");
+    replay(&pipeline, &["--all"]).succeeded().says("3,000 dead letters sent back");
     assert_eq!(topic.dead_letters().unwrap().committed(&replay_group(&pipeline)), [(0, 3_000)].into());
     let back = values(&beyond(&topic, 3_000));
     assert!(back == values(&records), "other records came back, or in another order");
@@ -243,7 +247,7 @@ fn letters_of_others_stay_and_are_told() {
     let place = format!("{}.dead-letters/0/3", topic.name);
     dead_letters(&pipeline, "show", &[&place, "--values"]).succeeded().says("cannot convert hunter2");
 
-    let sent = replay(&pipeline, &["--all"]).succeeded().says("3 dead letters are sent back");
+    let sent = replay(&pipeline, &["--all"]).succeeded().says("3 dead letters sent back");
     let sent = sent.says("1 letter left to those who have written them: jdbc-sink");
     let sent = sent.says("2 letters left because their headers do not say where they came from");
     sent.says("1 letter left because the pipeline does not read their topics: elsewhere");
@@ -272,7 +276,7 @@ fn two_replays_at_once_are_refused() {
     dead_letters(&pipeline, "replay", &["--all", "--dry-run"]).succeeded();
     assert_eq!(topic.ends().unwrap()[&0], 1);
     running.terminate().succeeded();
-    replay(&pipeline, &["--all"]).succeeded().says("1 dead letter is sent back");
+    replay(&pipeline, &["--all"]).succeeded().says("1 dead letter sent back");
 }
 
 #[test]
@@ -294,13 +298,13 @@ fn what_is_remembered_must_be_certain() {
     letters.commit_with(&group, 1, "{\"replayed\":9}");
     replay(&pipeline, &["--all"]).failed().says("a newer txconnect");
     letters.commit(&group, 1);
-    replay(&pipeline, &["--all"]).succeeded().says("1 dead letter is sent back");
+    replay(&pipeline, &["--all"]).succeeded().says("1 dead letter sent back");
 
     letters.make_anew();
     letters.send(&[Event::of("{")
         .header("__connect.errors.topic", Some(topic.name.as_bytes()))
         .header("__connect.errors.connector.name", Some(pipeline.name().as_bytes()))]);
-    replay(&pipeline, &["--all"]).succeeded().says("1 dead letter is sent back");
+    replay(&pipeline, &["--all"]).succeeded().says("1 dead letter sent back");
 }
 
 #[test]
@@ -319,7 +323,7 @@ fn a_pattern_finds_the_dead_letters_of_all_its_topics_and_retention_is_no_troubl
     let one = ["--topic", &topics[1].name, "--json"];
     assert_eq!(lines(&dead_letters(&pipeline, "list", &one).succeeded())[0]["letters"], 3);
     topics[0].dead_letters().unwrap().delete_below(1);
-    replay(&pipeline, &["--all"]).succeeded().says("4 dead letters are sent back");
+    replay(&pipeline, &["--all"]).succeeded().says("4 dead letters sent back");
     assert_eq!(waiting_and_replayed(&pipeline), (0, 4));
     dead_letters(&pipeline, "list", &["--topic", "else"]).with_code(2).says("reads no topic else");
 }
@@ -336,7 +340,7 @@ fn large_letters_and_tombstones_go_back_and_what_no_longer_fits_stays() {
             .header("__connect.errors.connector.name", Some(pipeline.name().as_bytes()))
     };
     letters.send(&[ours(Event::tombstone("gone"))]);
-    replay(&pipeline, &["--all"]).succeeded().says("3 dead letters are sent back");
+    replay(&pipeline, &["--all"]).succeeded().says("3 dead letters sent back");
     let back = beyond(&topic, 2);
     assert!(back[0].value.as_ref().is_some_and(|value| value.len() == 9 << 20));
     assert_eq!((&back[2].value, back[2].key.as_deref()), (&None, Some(&b"gone"[..])));
@@ -354,7 +358,7 @@ fn large_letters_and_tombstones_go_back_and_what_no_longer_fits_stays() {
         .failed()
         .says("/0/1 stays")
         .says("max.message.bytes")
-        .says("2 dead letters are sent back");
+        .says("2 dead letters sent back");
     assert_eq!(values(&narrow.read()), ["{bad 0", "{bad 2"]);
     assert_eq!(waiting_and_replayed(&pipeline), (1, 2));
 }
@@ -366,7 +370,7 @@ fn a_killed_replay_loses_nothing_and_the_next_one_sends_the_rest() {
     let records: Vec<Event> = (0..count).map(bad).collect();
     let topic = kafka.topic("killed", 1);
     topic.send(&records);
-    let pipeline = Pipeline::into_stdout(&kafka, &[&topic]).with_dead_letters();
+    let pipeline = Pipeline::into_stdout(&kafka, &[&topic]).source(SHORT_SESSION).with_dead_letters();
     pipeline.until_end().succeeded();
     let mut running = start(&pipeline, "replay", &["--all", "--yes"]);
     eventually("some letters are sent back", || {
@@ -436,7 +440,7 @@ fn what_is_not_there_or_not_clear_is_said() {
     let pipeline = plain.with_dead_letters();
     let missing = format!("no dead letter topic {}.dead-letters", topic.name);
     dead_letters(&pipeline, "list", &[]).succeeded().says(&missing).says("0 dead letters");
-    replay(&pipeline, &["--all"]).succeeded().says(&missing).says("no dead letter to send back");
+    replay(&pipeline, &["--all"]).succeeded().says(&missing).says("no dead letter to replay");
     dead_letters(&pipeline, "show", &[&format!("{}.dead-letters/0/0", topic.name)])
         .failed()
         .says("there is no dead letter");
@@ -454,4 +458,89 @@ fn what_is_not_there_or_not_clear_is_said() {
     for (verb, arguments) in [("list", &[][..]), ("show", &["t/0/0"]), ("replay", &["--all", "--yes"])] {
         dead_letters(&away, verb, arguments).failed().says("no Kafka broker of `127.0.0.1:1` answers");
     }
+}
+
+/// Refuses the ids below 100.
+const STRICT: &str = r#"{
+    "type": "object",
+    "properties": { "id": { "type": "integer", "minimum": 100 }, "note": { "type": "string" } },
+    "required": ["id"],
+    "additionalProperties": false
+}"#;
+
+#[test]
+fn letters_go_through_a_mended_pipeline_into_the_tables_of_their_topics() {
+    let Some(kafka) = Kafka::of_the_tests() else { return };
+    let tables = Tables::new();
+    let topics = [kafka.topic("through-a", 2), kafka.topic("through-b", 1)];
+    for topic in &topics {
+        topic.send(&events(0..10, topic.partitions));
+    }
+    topics[0].send(&[bad(10).partition(1), event(100).partition(0)]);
+    let pipeline = Pipeline::into_postgres(&kafka, &tables, &[&topics[0], &topics[1]])
+        .event_schema(STRICT)
+        .with_dead_letters();
+    pipeline.until_end().succeeded();
+    assert_eq!(tables.ids(&topics[0].name), numbers(100..101));
+    let positions = tables.positions(&pipeline, &topics[0].name);
+    let through = ["--all", "--to", "pipeline"];
+    replay(&pipeline, &through)
+        .failed()
+        .says("20 letters failed again")
+        .says("validate.minimum")
+        .says("21 letters stay");
+    assert_eq!(waiting_and_replayed(&pipeline), (21, 0));
+
+    let pipeline = pipeline.event_schema(SCHEMA);
+    let ended = replay(&pipeline, &through).failed().says("20 dead letters through the pipeline");
+    ended.says("1 letter failed again").says("decode: decode.json").says("1 letter stays");
+    assert_eq!(tables.ids(&topics[0].name), numbers((0..10).chain([100])));
+    assert_eq!(tables.ids(&topics[1].name), numbers(0..10));
+    assert_eq!(waiting_and_replayed(&pipeline), (1, 20));
+    replay(&pipeline, &["--class", "validate", "--to", "pipeline"])
+        .succeeded()
+        .says("no dead letter to replay");
+    // Neither topics nor positions have moved: a further run has nothing to do.
+    assert_eq!(topics[0].ends().unwrap().values().sum::<i64>(), 12);
+    assert_eq!(tables.positions(&pipeline, &topics[0].name), positions);
+    assert_eq!(pipeline.until_end().succeeded().books().read, 0);
+}
+
+#[test]
+fn rows_that_the_sink_refuses_again_stay_and_a_sink_that_is_away_is_waited_for() {
+    let Some(kafka) = Kafka::of_the_tests() else { return };
+    let reject = |note: &str| {
+        Fault::new(Method::InsertAll, What::RejectValue { field: "note".to_owned(), value: note.into() })
+    };
+    let bigquery = BigQuery::failing(vec![reject("event 3"), reject("event 7")]);
+    let topic = kafka.topic("refused-again", 1);
+    topic.send(&events(0..10, 1));
+    let pipeline = Pipeline::into_bigquery(&kafka, &bigquery, &[&topic]).with_dead_letters();
+    pipeline.until_end().succeeded();
+    assert_eq!(waiting_and_replayed(&pipeline), (2, 0));
+
+    let away = What::Error {
+        status: 503,
+        reason: "backendError".into(),
+        message: "later".into(),
+        retry_after: None,
+    };
+    let other = BigQuery::failing(vec![Fault::new(Method::InsertAll, away).times(3), reject("event 7")]);
+    let pipeline = pipeline.environment("BIGQUERY_EMULATOR_HOST", &other.address());
+    let ended = replay(&pipeline, &["--stage", "write", "--to", "pipeline"]).failed();
+    let ended = ended.says("the sink is away, trying again").says("1 dead letter through the pipeline");
+    ended.says("1 letter failed again").says("write: bigquery.invalid").says("1 letter stays");
+    assert_eq!(other.ids(&topic.name), numbers([3]));
+    assert_eq!(waiting_and_replayed(&pipeline), (1, 1));
+}
+
+#[test]
+fn rows_of_letters_are_alone_on_the_standard_output() {
+    let Some(kafka) = Kafka::of_the_tests() else { return };
+    let (_topic, pipeline) =
+        run_once(&kafka, "lines", &[event(0), Event::of("{\"note\":\"hunter\"}"), event(2)]);
+    let pipeline = pipeline.event_schema("{\"type\":\"object\"}");
+    let ended = replay(&pipeline, &["--all", "--to", "pipeline"]).succeeded();
+    assert_eq!(ended.stdout, "{\"note\":\"hunter\"}\n");
+    ended.says("1 dead letter through the pipeline");
 }

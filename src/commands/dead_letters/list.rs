@@ -1,7 +1,8 @@
 //! `dead-letters list`: letters counted by cause, or one by one.
 
 use std::collections::BTreeMap;
-use std::io::{self, Write};
+use std::fmt::Write as _;
+use std::io::{self, Write as _};
 use std::ops::ControlFlow;
 
 use serde::Serialize;
@@ -177,10 +178,8 @@ impl Counts {
         let mut text = if writers.len() > 1 { with_writer(&ranked) } else { without_writer(&ranked) };
         if letters > 0 {
             let causes = if self.further.letters > 0 { "many".to_owned() } else { grouped(more as u64) };
-            text.push_str(&format!(
-                "  and {} of {causes} further causes\n",
-                counted(letters, "letter", "letters")
-            ));
+            let _ =
+                writeln!(text, "  and {} of {causes} further causes", counted(letters, "letter", "letters"));
         }
         text
     }
@@ -203,18 +202,18 @@ impl Counts {
     }
 }
 
-fn or_nothing(text: &Option<String>) -> String {
-    text.clone().unwrap_or_else(|| NOTHING.to_owned())
+fn or_nothing(text: Option<&String>) -> String {
+    text.map_or_else(|| NOTHING.to_owned(), Clone::clone)
 }
 
 /// The cells of a line, without the writer.
 fn cells(cause: &Cause, count: &Count) -> [String; 9] {
     let moment = |time| moment(time).unwrap_or_else(|| NOTHING.to_owned());
     [
-        or_nothing(&cause.topic),
-        or_nothing(&cause.stage),
-        or_nothing(&cause.class),
-        or_nothing(&cause.path),
+        or_nothing(cause.topic.as_ref()),
+        or_nothing(cause.stage.as_ref()),
+        or_nothing(cause.class.as_ref()),
+        or_nothing(cause.path.as_ref()),
         grouped(count.letters),
         grouped(count.waiting),
         grouped(count.replayed),
@@ -249,7 +248,7 @@ fn with_writer(ranked: &[(&Cause, &Count)]) -> String {
     let mut table = Table::new([topic, writer, stage, class, path, letters, waiting, replayed, first, last]);
     for (cause, count) in ranked {
         let [topic, stage, class, path, letters, waiting, replayed, first, last] = cells(cause, count);
-        let writer = or_nothing(&cause.written_by);
+        let writer = or_nothing(cause.written_by.as_ref());
         table.push([topic, writer, stage, class, path, letters, waiting, replayed, first, last]);
     }
     table.render(2)

@@ -14,7 +14,7 @@ use txconnect_kafka::{
 use super::{CommandError, Opened, QUESTION, kafka_failed};
 
 /// How long joining the group may take. Brokers wait 3 s by default for other members.
-const JOIN: Duration = Duration::from_secs(60);
+const JOIN: Duration = Duration::from_mins(1);
 /// How long partitions that somebody else may be giving up are waited for.
 const GRACE: Duration = Duration::from_secs(5);
 /// How long leaving the group may take.

@@ -1,25 +1,32 @@
-//! `dead-letters replay`: sends letters back to the topics they came from.
+//! `dead-letters replay`: sends letters back to the topics they came from, or through the pipeline again.
 //!
 //! | module | what it does |
 //! |---|---|
 //! | `plan` | which letters go and which stay, without sending anything |
-//! | `send` | sends them, and remembers what Kafka has confirmed |
+//! | `send` | brings them to where they go, and remembers which have arrived |
+//! | `to_topics` | back to their topics |
+//! | `to_sink` | through the stages of the pipeline into its sink |
 //!
 //! Everything is read twice: first to say what would happen, and to be sure that it can be remembered.
 
 mod plan;
 mod send;
+mod to_sink;
+mod to_topics;
 
 use super::letter::Stretch;
 use super::list::say_missing;
 use super::lock::{self, Lock};
 use super::look::{Doubt, View, look};
-use super::{CommandError, Opened, ReplayArguments};
-use crate::commands::print_result;
+use super::{CommandError, Opened, ReplayArguments, To};
+use crate::commands::{print_result, runtime, say};
 use crate::terminal::numbers::counted;
 use crate::terminal::progress::Screen;
 
 use self::plan::{Chooser, Plan};
+use self::send::{Destination, Sent};
+use self::to_sink::Stages;
+use self::to_topics::Topics;
 
 /// Replays what the arguments name.
 pub(super) fn replay(
@@ -41,10 +48,11 @@ pub(super) fn replay(
         opened.say(&line);
     }
     if plan.letters() == 0 {
-        return print_result(&format!("{}: no dead letter to send back\n", opened.pipeline.name));
+        let text = format!("{}: no dead letter to replay\n", opened.pipeline.name);
+        return print_about(opened, arguments.to, &text);
     }
     plan.refuse_what_cannot_be_remembered(&opened.pipeline.name)?;
-    print_result(&plan.text(&opened.pipeline.name))?;
+    print_about(opened, arguments.to, &plan.text(&opened.pipeline.name))?;
     if arguments.dry_run {
         return Ok(());
     }
@@ -53,25 +61,63 @@ pub(super) fn replay(
             "nothing was sent: say --yes to do it, or --dry-run to only look".to_owned(),
         ));
     }
-    let partitions = plan.partitions();
-    let mut lock = Lock::take(opened, &partitions)?;
-    let sent = still_as_planned(opened, arguments, &view)
-        .and_then(|()| send::send(opened, &chooser, &plan, &mut lock, screen));
+    let runtime = runtime()?;
+    let ended = send::end_signals(&runtime)?;
+    // Before anybody is kept from replaying: whether there is a way to go.
+    let mut way = match arguments.to {
+        To::Topic => Way::Topics(Topics::connect(opened, &runtime)?),
+        To::Pipeline => Way::Stages(Box::new(Stages::open(opened, &arguments.pipeline, &runtime, &ended)?)),
+    };
+    let mut lock = Lock::take(opened, &plan.partitions())?;
+    let sent = still_as_planned(opened, arguments, &view).and_then(|()| {
+        let destination: &mut dyn Destination = match &mut way {
+            Way::Topics(topics) => topics,
+            Way::Stages(stages) => &mut **stages,
+        };
+        send::send(opened, &chooser, &plan, destination, &mut lock, &ended, screen)
+    });
     lock.leave();
-    let sent = sent?;
-    print_result(&format!(
-        "{}: {} sent back\n",
-        opened.pipeline.name,
-        counted(sent.letters, "dead letter is", "dead letters are")
-    ))?;
-    match sent.too_large {
-        0 => Ok(()),
-        count => Err(CommandError::Failed(format!(
-            "{} too large for the topic with the headers of a replay and stay; raise its `max.message.bytes` and run \
-             the command again",
-            counted(count, "letter is", "letters are")
+    if let Way::Stages(stages) = &way {
+        for line in stages.failed() {
+            opened.say(&line);
+        }
+    }
+    tell(opened, arguments.to, sent?)
+}
+
+/// Where letters go, with what is needed for it.
+enum Way<'a> {
+    Topics(Topics<'a>),
+    Stages(Box<Stages<'a>>),
+}
+
+fn tell(opened: &Opened, to: To, sent: Sent) -> Result<(), CommandError> {
+    let letters = counted(sent.arrived, "dead letter", "dead letters");
+    let line = match to {
+        To::Topic => format!("{letters} sent back"),
+        To::Pipeline => format!("{letters} through the pipeline"),
+    };
+    print_about(opened, to, &format!("{}: {line}\n", opened.pipeline.name))?;
+    let stayed = counted(sent.stayed, "letter stays", "letters stay");
+    match (sent.stayed, to) {
+        (0, _) => Ok(()),
+        (_, To::Topic) => Err(CommandError::Failed(format!(
+            "{stayed}: too large for the topic with the headers of a replay; raise its `max.message.bytes` and run the \
+             command again"
+        ))),
+        (_, To::Pipeline) => Err(CommandError::Failed(format!(
+            "{stayed}, with the mistakes told above; mend them and run the command again"
         ))),
     }
+}
+
+/// Prints a result; where the rows themselves go to the standard output, beside it.
+fn print_about(opened: &Opened, to: To, text: &str) -> Result<(), CommandError> {
+    if to == To::Pipeline && opened.pipeline.sink.name() == "stdout" {
+        say(text.trim_end());
+        return Ok(());
+    }
+    print_result(text)
 }
 
 fn refuse_unclear(arguments: &ReplayArguments) -> Result<(), CommandError> {

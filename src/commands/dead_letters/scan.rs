@@ -32,6 +32,9 @@ pub(super) struct Range {
     pub(super) to: i64,
 }
 
+/// Takes some letters, each with the index of its range, and says whether it wants more.
+pub(super) type Take<'t> = dyn FnMut(&[(usize, Letter<'_>)]) -> Result<ControlFlow<()>, CommandError> + 't;
+
 /// A partition while it is read.
 struct Reading {
     /// Its place among the ranges.
@@ -42,11 +45,7 @@ struct Reading {
 
 /// Reads the letters of `ranges` and hands them over as they come: those of one partition in their order, each with the
 /// index of its range. Ends early where `take` says so. Answers whether it has read them all.
-pub(super) fn scan(
-    consumer: &Consumer,
-    ranges: &[Range],
-    take: &mut dyn FnMut(&[(usize, Letter<'_>)]) -> Result<ControlFlow<()>, CommandError>,
-) -> Result<bool, CommandError> {
+pub(super) fn scan(consumer: &Consumer, ranges: &[Range], take: &mut Take<'_>) -> Result<bool, CommandError> {
     let mut scan = Scan::start(consumer, ranges)?;
     let result = scan.read(take);
     let stopped = consumer.unassign(&scan.partitions).map_err(|error| kafka_failed(&error));
@@ -92,10 +91,7 @@ impl<'c> Scan<'c> {
         Ok(Self { consumer, queue, woken, partitions, reading, trouble: None })
     }
 
-    fn read(
-        &mut self,
-        take: &mut dyn FnMut(&[(usize, Letter<'_>)]) -> Result<ControlFlow<()>, CommandError>,
-    ) -> Result<bool, CommandError> {
+    fn read(&mut self, take: &mut Take<'_>) -> Result<bool, CommandError> {
         let mut batch = MessageBatch::new();
         let mut moved = Instant::now();
         while !self.reading.is_empty() {

@@ -1,5 +1,6 @@
 //! `dead-letters show`: one letter with what is told about it.
 
+use std::fmt::Write as _;
 use std::ops::ControlFlow;
 
 use serde::Serialize;
@@ -98,20 +99,21 @@ fn datum(bytes: Option<&[u8]>, values: bool) -> String {
 
 fn text(letter: &Letter<'_>, state: State, values: bool) -> String {
     let told = Told::of(letter, state, values);
+    // Writing into text cannot fail.
     let mut text = format!("{}: {}\n", told.place(), state.words());
     let mut facts = told.facts();
     facts.push(("key", datum(letter.key, values)));
     facts.push(("value", datum(letter.value, values)));
     for (name, fact) in facts {
-        text.push_str(&format!("  {name:<10}  {fact}\n"));
+        let _ = writeln!(text, "  {name:<10}  {fact}");
     }
     let mut headers = letter.own_headers().peekable();
     if headers.peek().is_none() {
-        text.push_str(&format!("  {:<10}  {NOTHING}\n", "headers"));
+        let _ = writeln!(text, "  {:<10}  {NOTHING}", "headers");
     }
     for (index, (name, value)) in headers.enumerate() {
         let label = if index == 0 { "headers" } else { "" };
-        text.push_str(&format!("  {label:<10}  {}: {}\n", shown(name), datum(value, values)));
+        let _ = writeln!(text, "  {label:<10}  {}: {}", shown(name), datum(value, values));
     }
     text
 }

@@ -6,14 +6,14 @@ use std::ops::ControlFlow;
 use txconnect_connector_api::TopicPartition;
 use txconnect_kafka::config::TopicFilter;
 
-use super::super::letter::{Letter, Place, Stretch};
+use super::super::letter::{Letter, Origin, Place, Stretch};
 use super::super::list::Counts;
 use super::super::look::{PartitionView, View};
 use super::super::replayed::{LONGEST_NOTE, Note, Replayed};
 use super::super::scan::{Range, scan};
 use super::super::selection::CauseArguments;
 use super::super::wording::{State, shown};
-use super::super::{CommandError, Opened, ReplayArguments};
+use super::super::{CommandError, Opened, ReplayArguments, To};
 use crate::terminal::numbers::counted;
 use crate::terminal::progress::Screen;
 
@@ -23,7 +23,7 @@ const MOST_NAMES: usize = 5;
 /// What becomes of a letter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict<'l> {
-    /// It goes to this topic; to this partition, or where the key leads.
+    /// It goes to this topic, or as a record of it; to this partition, or where the key leads.
     Send { topic: &'l str, partition: Option<i32> },
     /// It stays.
     Stay(Reason),
@@ -40,6 +40,8 @@ pub(super) enum Reason {
     OfOthers,
     /// Its headers do not say which topic it came from.
     NoOrigin,
+    /// They do not say from which partition and offset.
+    NoOffset,
     /// It came from a topic that the pipeline does not read.
     NotRead,
     /// It came from a topic that does not exist.
@@ -62,6 +64,7 @@ pub(super) struct Chooser<'a> {
     stretches: &'a [Stretch],
     again: bool,
     most_replays: u32,
+    to: To,
     source: TopicFilter,
     topics: &'a BTreeMap<String, usize>,
 }
@@ -74,6 +77,7 @@ impl<'a> Chooser<'a> {
             stretches: &arguments.offsets,
             again: arguments.again,
             most_replays: arguments.most_replays.get(),
+            to: arguments.to,
             source: opened.pipeline.source.topic_filter(),
             topics: &view.topics,
         }
@@ -96,6 +100,14 @@ impl<'a> Chooser<'a> {
         }
         if !self.source.matches(origin.topic) {
             return stay(Reason::NotRead);
+        }
+        if self.to == To::Pipeline {
+            return match origin {
+                Origin { topic, partition: Some(partition), offset: Some(_) } => {
+                    Verdict::Send { topic, partition: Some(partition) }
+                }
+                _ => stay(Reason::NoOffset),
+            };
         }
         let Some(partitions) = self.topics.get(origin.topic) else { return stay(Reason::NoTopic) };
         if letter.replays() >= self.most_replays {
@@ -283,7 +295,7 @@ impl Plan {
     /// What goes, by cause.
     pub(super) fn text(&self, pipeline: &str) -> String {
         format!(
-            "{pipeline}: {} to send back, {} of keys and values\n\n{}",
+            "{pipeline}: {} to replay, {} of keys and values\n\n{}",
             counted(self.letters, "dead letter", "dead letters"),
             counted(self.bytes, "byte", "bytes"),
             self.counts.text(usize::MAX)
@@ -311,6 +323,9 @@ impl Staying {
             Reason::OfOthers => format!("{letters} left to those who have written them: {names}{first}"),
             Reason::NoOrigin => {
                 format!("{letters} left because their headers do not say where they came from{first}")
+            }
+            Reason::NoOffset => {
+                format!("{letters} left because their headers do not say at which offset they stood{first}")
             }
             Reason::NotRead => {
                 format!("{letters} left because the pipeline does not read their topics: {names}{first}")
@@ -341,6 +356,7 @@ mod tests {
             stretches: &[],
             again: false,
             most_replays: 5,
+            to: To::Topic,
             source: TopicFilter::Names(vec!["cash_ins".into(), "cash_outs".into()]),
             topics: &topics,
         };
@@ -371,6 +387,7 @@ mod tests {
             stretches: &[],
             again: false,
             most_replays: 5,
+            to: To::Topic,
             source: TopicFilter::Names(vec!["cash_ins".into()]),
             topics: &fewer,
         };
