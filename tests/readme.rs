@@ -253,3 +253,37 @@ fn the_commands_for_postgres_fill_tables_that_a_second_round_leaves_as_they_are(
         }
     }
 }
+
+/// A record that the schema refuses becomes a letter; the documents' commands count it and send it back.
+#[test]
+fn the_commands_for_dead_letters_count_them_and_send_them_back() {
+    let (workplace, unique) = workplace_with_own_topics("transactions");
+    let variables =
+        [("KAFKA_BROKERS", server("KAFKA_BROKERS")), ("GCP_PROJECT", "nobody-is-asked".to_owned())];
+    let topic = format!("cash_ins-{unique}");
+    let preparation = format!(
+        "echo '{{}}' | txconnect publish {topic}\n\
+         txconnect run pipelines/transactions-stdout.yaml --until-end --set name=readme-{unique} \
+         --set on_error=dead_letter --set 'source.kafka.topics=[{topic}]' --set 'dead_letters.topic={{topic}}.dead-letters'\n"
+    );
+    workplace.said("the test itself", &preparation, &variables);
+    let (mut said, mut found) = (String::new(), 0);
+    for block in blocks("README.md").iter().chain(&blocks("docs/dead-letters.md")) {
+        if comment(block) == "run with kafka: dead letters" {
+            let commands = block.text.replace("cash_ins", &topic);
+            said.push_str(&workplace.said(&block.place, &commands, &variables));
+            found += 1;
+        }
+    }
+    assert_eq!(found, 3, "a block was not found");
+    for part in [
+        ": 1 dead letter: 1 waiting, 0 replayed\n",
+        "  validate.required  ",
+        "\"waiting\":1,",
+        ": 1 dead letter to replay, 2 bytes of keys and values\n",
+        ": 1 dead letter sent back\n",
+        ": no dead letter to replay\n",
+    ] {
+        assert!(said.contains(part), "{part:?} is missing in\n{said}");
+    }
+}

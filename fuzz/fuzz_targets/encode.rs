@@ -1,4 +1,4 @@
-//! Any document through the validator and the BigQuery encoder of a fixed schema. A row that is written must be JSON,
+//! Any document through the validator and the `insertAll` encoder of a fixed schema. A row that is written must be JSON,
 //! and a server must take it. The first byte chooses the schema and the settings, the rest is the record's value.
 
 #![no_main]
@@ -53,7 +53,7 @@ impl Stage {
         {
             let config = json!({
                 "project": "p", "dataset": "d", "credentials": "none", "endpoint": "http://localhost:1",
-                "finer_times": finer_times,
+                "api": "insert_all", "finer_times": finer_times,
             });
             let config = serde_json::from_value(config).expect("a right block");
             let sink = BigQuerySink::new(config, Path::new("."), &|_| None).expect("a sink");

@@ -44,8 +44,10 @@ thread_local! {
 }
 
 fn sink() -> BigQuerySink {
-    let config =
-        json!({ "project": "p", "dataset": "d", "credentials": "none", "endpoint": "http://localhost:1" });
+    let config = json!({
+        "project": "p", "dataset": "d", "credentials": "none", "endpoint": "http://localhost:1",
+        "api": "insert_all",
+    });
     let config = serde_json::from_value(config).expect("a right block");
     BigQuerySink::new(config, Path::new("."), &|_| None).expect("a sink")
 }

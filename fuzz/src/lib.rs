@@ -1,6 +1,7 @@
-//! What several fuzz targets need: a local BigQuery without sockets, and the table that a schema describes.
+//! What fuzz targets need: a local BigQuery without sockets, the table that a schema describes, a reader of rows.
 
 #![forbid(unsafe_code)]
 
+pub mod row;
 pub mod server;
 pub mod table;

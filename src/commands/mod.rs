@@ -4,6 +4,7 @@
 //! the work is done, 1 when it failed, 2 when the command line or a pipeline file is wrong.
 
 pub mod check;
+pub mod dead_letters;
 pub mod local_bigquery;
 pub mod logging;
 pub mod offsets;
@@ -42,6 +43,8 @@ Examples:
       Fill Kafka topics from JSON files.
   txconnect offsets show pipelines/transactions.yaml
       Where a pipeline goes on reading, and how far behind it is.
+  txconnect dead-letters list pipelines/transactions.yaml
+      Which records could not become rows, and why.
 
 Environment:
   KAFKA_BROKERS           brokers for `publish`; pipeline files may use it as ${KAFKA_BROKERS}
@@ -68,6 +71,8 @@ pub enum Command {
     Publish(publish::PublishArguments),
     /// See or move the positions from which a pipeline goes on
     Offsets(offsets::OffsetsArguments),
+    /// See dead letters, or send them back
+    DeadLetters(dead_letters::DeadLettersArguments),
     /// Run a local BigQuery
     LocalBigquery(local_bigquery::LocalBigQueryArguments),
     /// Say what this program is made of
@@ -141,6 +146,7 @@ impl Command {
             Self::Check(arguments) => check::check(&arguments),
             Self::Publish(arguments) => publish::publish(&arguments),
             Self::Offsets(arguments) => offsets::run(&arguments),
+            Self::DeadLetters(arguments) => dead_letters::run(&arguments),
             Self::LocalBigquery(arguments) => local_bigquery::serve(&arguments),
             Self::Version => version::print(),
         }

@@ -73,6 +73,12 @@ struct Text {
     q: Option<i64>,
 }
 
+/// What every version of the text has.
+#[derive(Deserialize)]
+struct Version {
+    txconnect: u32,
+}
+
 impl Note {
     /// The note as text.
     pub fn to_text(&self) -> String {
@@ -92,10 +98,6 @@ impl Note {
             AT_LEAST_ONCE => return Ok(Self::AtLeastOnce),
             OFFSETS_IN_SINK => return Ok(Self::OffsetsInSink),
             _ => {}
-        }
-        #[derive(Deserialize)]
-        struct Version {
-            txconnect: u32,
         }
         let Version { txconnect: version } = serde_json::from_str(text).map_err(|_| NoteError::Foreign)?;
         if version > VERSION {

@@ -375,12 +375,15 @@ impl TwoPhase {
         if sent.closes {
             held.closed = true;
             self.left_behind.extend(held.streams.drain(..).map(|stream| stream.name));
-            return;
         }
         if held.is_visible() {
             held.visible_before = held.committed;
             // The streams are still to be named as finished.
             held.version += u64::from(held.closing && !held.streams.is_empty());
+        }
+        if held.is_settled() && held.streams.is_empty() {
+            // Nobody will be here to wait for them.
+            self.left_behind.extend(held.former.drain(..).map(|former| former.stream));
         }
     }
 
@@ -849,6 +852,18 @@ mod tests {
         assert!(machine.news()[0].settled);
         assert_eq!(commit(&mut machine, 2, 20).as_deref(), Some(r#"{"txconnect":1,"f":["new"]}"#));
         assert_eq!(machine.steps(), [Step::LeaveBehind { stream: name("new") }]);
+    }
+
+    #[test]
+    fn a_partition_that_is_given_back_unread_leaves_no_old_stream_open() {
+        let mut machine = TwoPhase::new();
+        machine.started(SLOT, ASSIGNMENT, 10, note(r#"{"txconnect":1,"s":[["old",5,5]]}"#));
+        machine.closing(SLOT);
+        assert!(machine.news().iter().all(|news| !news.settled), "a commit still counts on it");
+        let text = commit(&mut machine, 1, 10);
+        assert_eq!(text.as_deref(), Some(r#"{"txconnect":1,"f":["old"],"q":10}"#));
+        assert!(machine.news()[0].settled);
+        assert_eq!(machine.steps(), [Step::LeaveBehind { stream: name("old") }]);
     }
 
     #[test]

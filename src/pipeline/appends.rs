@@ -33,6 +33,31 @@ enum Outcome {
     Failed(SinkError),
 }
 
+impl Outcome {
+    /// What becomes of a partition whose rows for several tables fared differently.
+    fn and(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Rejected(mut rows), Self::Rejected(more)) => {
+                rows.extend(more);
+                Self::Rejected(rows)
+            }
+            (one, other) if one.gravity() >= other.gravity() => one,
+            (_, other) => other,
+        }
+    }
+
+    fn gravity(&self) -> u8 {
+        match self {
+            Self::Appended => 0,
+            Self::Later => 1,
+            Self::Failed(SinkError::Fatal { .. }) => 4,
+            Self::Failed(_) => 2,
+            Self::Rejected(_) => 3,
+            Self::Gone => 5,
+        }
+    }
+}
+
 /// Appends what is left of a flush. `Ok` means that every row is in its stream.
 pub(super) async fn append(
     streams: &dyn WriteStreams,
@@ -137,19 +162,7 @@ async fn append_partition(
         .collect();
     let mut worst = Outcome::Appended;
     while let Some(outcome) = running.next().await {
-        worst = match (worst, outcome) {
-            (Outcome::Gone, _) | (_, Outcome::Gone) => Outcome::Gone,
-            (fatal @ Outcome::Failed(SinkError::Fatal { .. }), _) => fatal,
-            (_, fatal @ Outcome::Failed(SinkError::Fatal { .. })) => fatal,
-            (Outcome::Rejected(mut rows), Outcome::Rejected(more)) => {
-                rows.extend(more);
-                Outcome::Rejected(rows)
-            }
-            (rejected @ Outcome::Rejected(_), _) | (_, rejected @ Outcome::Rejected(_)) => rejected,
-            (failed @ Outcome::Failed(_), _) | (_, failed @ Outcome::Failed(_)) => failed,
-            (Outcome::Later, _) | (_, Outcome::Later) => Outcome::Later,
-            (Outcome::Appended, Outcome::Appended) => Outcome::Appended,
-        };
+        worst = worst.and(outcome);
     }
     worst
 }

@@ -73,6 +73,12 @@ impl Screen {
         let bar = self.bars.add(bar).with_prefix(what.to_owned());
         styled(bar, template)
     }
+
+    /// A bar for `count` records.
+    pub fn records_bar(&self, what: &str, count: u64) -> ProgressBar {
+        let bar = self.bars.add(ProgressBar::new(count)).with_prefix(what.to_owned());
+        styled(bar, "{prefix} [{bar:30}] {pos}/{len}  {eta} left")
+    }
 }
 
 fn styled(bar: ProgressBar, template: &str) -> ProgressBar {

@@ -9,9 +9,9 @@ use crate::support::{BigQuery, Kafka, Pipeline, SHORT_SESSION, Signal, Topic, ev
 const EVENTS: i64 = 2_000;
 
 /// Small batches, many of them on their way, and a commit ten times a second.
-fn pipeline(kafka: &Kafka, bigquery: &BigQuery, topic: &Topic<'_>) -> Pipeline {
+fn pipeline(kafka: &Kafka, bigquery: &BigQuery, topic: &Topic<'_>, in_flight: u8) -> Pipeline {
     Pipeline::into_streams(kafka, bigquery, &[topic])
-        .sink("in_flight: 8")
+        .sink(&format!("in_flight: {in_flight}"))
         .source("commit_interval: 100ms")
         .source(SHORT_SESSION)
         .batch("{ rows: 25, linger: 50ms }")
@@ -49,7 +49,7 @@ fn survives(name: &str, faults: Vec<Fault>) {
     let bigquery = BigQuery::failing(faults);
     let topic = kafka.topic(name, 2);
     topic.send(&events(0..EVENTS, 2));
-    let pipeline = pipeline(&kafka, &bigquery, &topic);
+    let pipeline = pipeline(&kafka, &bigquery, &topic, 8);
     let books = pipeline.until_end().succeeded().books();
     assert_eq!((books.read, books.written, books.dead_lettered), (2_000, 2_000, 0));
     is_complete(&bigquery, &topic, &pipeline);
@@ -124,7 +124,7 @@ fn repeated_kills_lose_nothing_and_double_nothing() {
     let bigquery = BigQuery::failing(vec![slow(Method::AppendRows, 40), slow(Method::FlushRows, 40)]);
     let topic = kafka.topic("stream-kills", 2);
     topic.send(&events(0..EVENTS, 2));
-    let pipeline = pipeline(&kafka, &bigquery, &topic).sink("in_flight: 2");
+    let pipeline = pipeline(&kafka, &bigquery, &topic, 2);
     for run in 1..=4 {
         let running = pipeline.start(&[]);
         let before = bigquery.rows(&topic.name).len();
@@ -143,7 +143,7 @@ fn a_process_that_is_killed_between_commit_and_publication_leaves_its_rows_to_th
     let bigquery = BigQuery::failing(vec![status(Method::FlushRows, StatusCode::Unavailable)]);
     let topic = kafka.topic("between", 2);
     topic.send(&events(0..EVENTS, 2));
-    let pipeline = pipeline(&kafka, &bigquery, &topic);
+    let pipeline = pipeline(&kafka, &bigquery, &topic, 8);
     let running = pipeline.start(&[]);
     eventually("everything is committed", || {
         (topic.committed(&pipeline.group()) == topic.ends().unwrap()).then_some(())
@@ -163,7 +163,7 @@ fn a_stop_in_order_publishes_everything_and_depends_on_no_stream() {
     let bigquery = BigQuery::failing(vec![slow(Method::AppendRows, 30)]);
     let topic = kafka.topic("stream-stop", 3);
     topic.send(&events(0..EVENTS, 3));
-    let pipeline = pipeline(&kafka, &bigquery, &topic).sink("in_flight: 2");
+    let pipeline = pipeline(&kafka, &bigquery, &topic, 2);
     let running = pipeline.start(&[]);
     wait_for_rows(&bigquery, &topic, 200);
     let first = running.terminate().succeeded().books();
@@ -181,13 +181,18 @@ fn a_stop_in_order_publishes_everything_and_depends_on_no_stream() {
 #[test]
 fn partitions_that_move_between_members_take_no_row_along_twice() {
     let Some(kafka) = Kafka::of_the_tests() else { return };
-    for protocol in ["cooperative-sticky", "range"] {
+    for strategy in ["cooperative-sticky", "range"] {
         let bigquery = BigQuery::failing(vec![slow(Method::AppendRows, 20)]);
         let topic = kafka.topic("stream-members", 4);
         topic.send(&events(0..EVENTS, 4));
-        let pipeline = pipeline(&kafka, &bigquery, &topic)
+        let pipeline = Pipeline::into_streams(&kafka, &bigquery, &[&topic])
             .sink("in_flight: 2")
-            .source(&format!("assignment: {protocol}"));
+            .source("commit_interval: 100ms")
+            .source(&format!(
+                "properties: {{ session.timeout.ms: 2000, heartbeat.interval.ms: 300, \
+                 partition.assignment.strategy: {strategy} }}"
+            ))
+            .batch("{ rows: 25, linger: 50ms }");
         let first = pipeline.start(&[]);
         wait_for_rows(&bigquery, &topic, 100);
         let second = pipeline.start(&[]);
@@ -212,7 +217,7 @@ fn a_frozen_process_that_wakes_up_late_doubles_nothing() {
     let bigquery = BigQuery::failing(vec![slow(Method::AppendRows, 40)]);
     let topic = kafka.topic("stream-zombie", 1);
     topic.send(&events(0..EVENTS, 1));
-    let pipeline = pipeline(&kafka, &bigquery, &topic).sink("in_flight: 2");
+    let pipeline = pipeline(&kafka, &bigquery, &topic, 2);
     let zombie = pipeline.start(&[]);
     wait_for_rows(&bigquery, &topic, 100);
     zombie.signal(Signal::Stop);

@@ -38,6 +38,7 @@ fn die_before_publication(kafka: &Kafka, bigquery: &BigQuery, topic: &Topic<'_>)
     running.signal(Signal::Kill);
     running.wait();
     bigquery.heal();
+    eventually("the group has noticed", || (kafka.members(&pipeline.group()) == 0).then_some(()));
     pipeline
 }
 
@@ -212,7 +213,7 @@ fn a_row_above_the_limit_is_a_dead_letter_and_its_neighbours_are_rows() {
     topic.send(&events(0..10, 1));
     topic.send(&[Event::of(crate::support::events::large_event(19 << 20)).partition(0)]);
     topic.send(&events(10..20, 1));
-    let pipeline = pipeline(&kafka, &bigquery, &topic)
+    let pipeline = Pipeline::into_streams(&kafka, &bigquery, &[&topic])
         .source("properties: { fetch.message.max.bytes: 33554432 }")
         .with("memory: 160MiB")
         .with_dead_letters();

@@ -15,6 +15,7 @@ mod bigquery_streams;
 mod bigquery_surprises;
 mod bigquery_upserts;
 mod command_line;
+mod dead_letters_command;
 mod groups;
 mod lost_offsets;
 mod main_job;

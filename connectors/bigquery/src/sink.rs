@@ -249,7 +249,7 @@ impl Sink for BigQuerySink {
             Route::InsertAll => (MAX_REQUEST_BYTES, MAX_REQUEST_ROWS),
             // BigQuery counts bytes, not rows.
             Route::DefaultStream(_) | Route::BufferedStreams(_) => {
-                (storage::request::MAX_REQUEST_BYTES, usize::MAX)
+                (storage::encode::MAX_REQUEST_BYTES, usize::MAX)
             }
         };
         SinkLimits {

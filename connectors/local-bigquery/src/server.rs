@@ -33,7 +33,7 @@ const CONNECTION_WINDOW: u32 = 16 * 1024 * 1024;
 /// The most that is kept of answers which a client does not read, per HTTP/2 stream.
 const SEND_BUFFER: usize = 1024 * 1024;
 /// How often a silent HTTP/2 client is asked whether it is there, and how long it may take to say so.
-const KEEP_ALIVE: Duration = Duration::from_secs(60);
+const KEEP_ALIVE: Duration = Duration::from_mins(1);
 const KEEP_ALIVE_DEADLINE: Duration = Duration::from_secs(20);
 /// How long a client may take to send anything, and then the head of a request.
 const HEAD_DEADLINE: Duration = Duration::from_mins(1);
@@ -109,8 +109,10 @@ async fn serve(stream: TcpStream, services: Services, stop: CancellationToken) {
     }
     let cut = CancellationToken::new();
     let service = {
-        let cut = cut.clone();
-        service_fn(move |request: Request<Incoming>| answer(services.clone(), request, cut.clone()))
+        let (cut, stop) = (cut.clone(), stop.clone());
+        service_fn(move |request: Request<Incoming>| {
+            answer(services.clone(), request, cut.clone(), stop.clone())
+        })
     };
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_DEADLINE);
@@ -149,9 +151,11 @@ async fn answer(
     services: Services,
     request: Request<Incoming>,
     cut: CancellationToken,
+    stop: CancellationToken,
 ) -> Result<Response<Body>, Cut> {
     if storage_write::is_call(&request) {
-        return Ok(storage_write::answer(services.state, request, cut).await);
+        let calls = storage_write::Calls { state: services.state, cut, stop };
+        return Ok(storage_write::answer(calls, request).await);
     }
     let response: Result<Response<Body>, Infallible> = services.rest.call(request).await;
     let Ok(response) = response;

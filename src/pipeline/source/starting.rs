@@ -355,7 +355,6 @@ impl Source {
         };
         let unstartable = match (note, self.streams.is_some()) {
             (Ok(Note::Streams(note)), true) => return Ok(note),
-            (Ok(Note::AtLeastOnce), true) => return Ok(StreamsNote::default()),
             (Ok(Note::Streams(note)), false)
                 if note.streams.iter().any(|committed| committed.published < committed.end) =>
             {
@@ -371,7 +370,7 @@ impl Source {
                     ),
                 }
             }
-            (_, false) => return Ok(StreamsNote::default()),
+            (Ok(Note::AtLeastOnce), true) | (_, false) => return Ok(StreamsNote::default()),
             (Err(NoteError::Newer), true) => Unstartable {
                 why: format!(
                     "what stands beside the position {offset} was written by a newer version of txconnect"

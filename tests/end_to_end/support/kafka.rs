@@ -260,6 +260,16 @@ impl Topic<'_> {
         reader.commit(&self.list(Offset::Offset(offset)), CommitMode::Sync).unwrap();
     }
 
+    /// Stores a position with words beside it for every partition.
+    pub(crate) fn commit_with(&self, group: &str, offset: i64, metadata: &str) {
+        let reader = self.kafka.reader(group);
+        let list = self.list(Offset::Offset(offset));
+        for partition in 0..self.partitions {
+            list.find_partition(&self.name, partition).unwrap().set_metadata(metadata);
+        }
+        reader.commit(&list, CommitMode::Sync).unwrap();
+    }
+
     /// The end of each partition, markers counted; `None` while the topic has no leaders yet.
     pub(crate) fn ends(&self) -> Option<BTreeMap<i32, i64>> {
         // A client that has once missed a topic goes on missing it for a while.

@@ -1,6 +1,6 @@
 //! One `AppendRows` call after the other, with many requests on their way.
 //!
-//! A connection takes rows from a bounded queue, in their order, puts requests around them and matches the answers,
+//! A connection takes rows from a queue, in their order, puts requests around them and matches the answers,
 //! which come in the same order. A call that nobody uses is ended, and a new one made with the next rows: servers end
 //! idle calls too, and that is no error.
 
@@ -21,9 +21,6 @@ use super::channel::{Link, Seat};
 use super::refusal::{Meaning, Refusal};
 use super::request::{Envelope, Outlet, Request, TooLarge, body};
 use super::target::Target;
-
-/// How many appends wait in front of a connection before whoever appends has to wait.
-const QUEUE: usize = 16;
 
 /// How many requests are on their way at most.
 const MOST_IN_FLIGHT: usize = 128;
@@ -82,15 +79,18 @@ impl Append {
 
 /// A connection for one stream, or for the default streams of many tables. Ends when it is dropped, after the appends
 /// that it has taken.
+///
+/// Its queue has no limit of its own: every append in it has somebody who waits for its answer and has lent the rows. A
+/// queue with a limit would let an append pass another one that is about to enter.
 #[derive(Clone)]
 pub(super) struct Connection {
-    queue: mpsc::Sender<Append>,
+    queue: mpsc::UnboundedSender<Append>,
 }
 
 impl Connection {
     /// Makes a connection that makes its first call with the first rows. Needs a tokio runtime.
     pub(super) fn new(link: Arc<Link>, trace_id: Arc<str>) -> Self {
-        let (queue, appends) = mpsc::channel(QUEUE);
+        let (queue, appends) = mpsc::unbounded_channel();
         let worker =
             Worker { link, trace_id, appends, unsent: VecDeque::new(), renew_token: false, pause: None };
         tokio::spawn(worker.run());
@@ -108,7 +108,7 @@ impl Connection {
     ) -> Answer {
         let (sender, receiver) = oneshot::channel();
         let append = Append { target, stream, offset, rows, answer: sender };
-        if self.queue.send(append).await.is_err() {
+        if self.queue.send(append).is_err() {
             return Answer::Unsent { refusal: Refusal::passing("the connection has ended") };
         }
         receiver.await.unwrap_or_else(|_| Answer::Ended {
@@ -122,7 +122,7 @@ impl Connection {
 struct Worker {
     link: Arc<Link>,
     trace_id: Arc<str>,
-    appends: mpsc::Receiver<Append>,
+    appends: mpsc::UnboundedReceiver<Append>,
     /// Appends that a call took and did not send, although nothing was wrong with it.
     unsent: VecDeque<Append>,
     /// The last call was refused for its access token.
@@ -197,7 +197,10 @@ impl Worker {
         drop(seat);
         let refusal = match end {
             End::Done | End::Idle => Refusal::passing("the connection was idle"),
-            End::Refused(refusal) if refusal.meaning == Meaning::Unauthenticated && !renewed => {
+            // A new token that was never taken is not replaced by another one.
+            End::Refused(refusal)
+                if refusal.meaning == Meaning::Unauthenticated && (!renewed || answered > 0) =>
+            {
                 self.renew_token = true;
                 Refusal::passing(format!("{refusal}; asking for a new access token"))
             }
@@ -292,7 +295,7 @@ impl Exchange {
         }
     }
 
-    async fn run(&mut self, answers: &mut Answers, appends: &mut mpsc::Receiver<Append>) -> End {
+    async fn run(&mut self, answers: &mut Answers, appends: &mut mpsc::UnboundedReceiver<Append>) -> End {
         let mut open = true;
         loop {
             let limit = if self.in_flight.is_empty() {
@@ -336,6 +339,10 @@ impl Exchange {
     }
 
     fn send(&mut self, append: Append) {
+        if append.answer.is_closed() {
+            // Nobody waits for it any more.
+            return;
+        }
         let first = self.last.is_none();
         let same_stream = self.last.as_ref().is_some_and(|(stream, _)| *stream == append.stream);
         let same_table = self.last.as_ref().is_some_and(|(_, target)| Arc::ptr_eq(target, &append.target));

@@ -27,6 +27,9 @@ const MOST_ROUNDS: usize = 8;
 /// A call that the server ends is made again without telling anybody, where not more time than this has passed.
 const AT_ONCE: Duration = Duration::from_secs(5);
 
+/// So many characters of the pipeline's name go into the id for tracing: room is kept for it in every request.
+const TRACED_CHARACTERS: usize = 60;
+
 /// Writes the batches of one lane.
 pub(crate) struct DefaultStreamWriter {
     shared: Arc<Shared>,
@@ -80,7 +83,8 @@ enum Verdict {
 impl DefaultStreamWriter {
     /// A writer for one lane of `pipeline`. Needs a tokio runtime.
     pub(crate) fn new(shared: Arc<Shared>, storage: Arc<Storage>, pipeline: &str) -> Self {
-        let trace_id: Arc<str> = format!("txconnect:{pipeline}").into();
+        let name: String = pipeline.chars().take(TRACED_CHARACTERS).collect();
+        let trace_id: Arc<str> = format!("txconnect:{name}").into();
         let connections = (0..CONNECTIONS)
             .map(|_| Loaded {
                 connection: Connection::new(Arc::clone(&storage.link), Arc::clone(&trace_id)),

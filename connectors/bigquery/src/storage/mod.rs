@@ -23,7 +23,7 @@ pub(crate) mod encode;
 mod key;
 mod name;
 mod refusal;
-pub(crate) mod request;
+mod request;
 mod row_errors;
 pub(crate) mod sequence;
 mod streams;

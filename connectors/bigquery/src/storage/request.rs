@@ -13,11 +13,7 @@ use http_body::{Body, Frame};
 use tokio::sync::mpsc;
 use tonic::Status;
 
-/// The largest request that is sent, in bytes.
-///
-/// The documented limit is 20 MB (<https://cloud.google.com/bigquery/quotas#write-api-limits>). What is above it ends
-/// the whole connection, so there is room between.
-pub(crate) const MAX_REQUEST_BYTES: usize = 19_000_000;
+use super::encode::MAX_REQUEST_BYTES;
 
 /// What gRPC puts before every message: whether it is compressed, and its length in four bytes.
 const GRPC_HEADER_BYTES: usize = 5;

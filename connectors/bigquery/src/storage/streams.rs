@@ -154,14 +154,22 @@ impl TableStreams {
         let append = open.connection.append(Arc::clone(&target), stream, Some(to.offset), lent.bytes.clone());
         let answer = append.await;
         drop(lent);
-        if open.may_be_unknown()
-            && let Answer::Refused { refusal, .. }
-            | Answer::Ended { refusal, due: true }
-            | Answer::Unsent { refusal } = &answer
-            && refusal.meaning == Meaning::Missing
-        {
-            let cause = format!("{} (the stream is new)", refusal.cause(&doing));
-            return Appended::NotStored(SinkError::transient(cause));
+        if open.may_be_unknown() {
+            match &answer {
+                Answer::Refused { refusal, .. }
+                | Answer::Ended { refusal, due: true }
+                | Answer::Unsent { refusal }
+                    if refusal.meaning == Meaning::Missing =>
+                {
+                    let cause = format!("{} (the stream is new)", refusal.cause(&doing));
+                    return Appended::NotStored(SinkError::transient(cause));
+                }
+                // It stood behind the append that was answered so.
+                Answer::Ended { refusal, due: false } if refusal.meaning == Meaning::Missing => {
+                    return unsure(refusal, &doing);
+                }
+                _ => {}
+            }
         }
         let appended = appended(answer, to.offset, rows, &target, &doing);
         if matches!(appended, Appended::Stored | Appended::AlreadyStored) {

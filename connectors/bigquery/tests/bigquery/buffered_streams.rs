@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use crate::local::{ids, place, script, server, sink_of, status};
@@ -83,6 +84,21 @@ async fn appends_of_one_stream_travel_together_and_are_seen_up_to_where_they_are
     assert_eq!(case.publish(400).await, Published::Visible);
     assert_eq!(case.publish(15).await, Published::Visible);
     assert_eq!(case.seen(), (0..400).collect::<Vec<_>>());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn appends_are_sent_in_the_order_in_which_they_are_begun_however_many_there_are() {
+    let case = Setup::new().await;
+    let next = AtomicI64::new(0);
+    let appenders = (0..200).map(async |_| {
+        for _ in 0..20 {
+            let offset = next.fetch_add(3, Ordering::Relaxed);
+            assert_stored(&case.append(offset..offset + 3).await);
+        }
+    });
+    join_all(appenders).await;
+    assert_eq!(case.publish(12_000).await, Published::Visible);
+    assert_eq!(case.seen(), (0..12_000).collect::<Vec<_>>());
 }
 
 #[tokio::test]

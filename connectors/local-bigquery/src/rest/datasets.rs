@@ -65,7 +65,7 @@ pub(super) async fn delete(
     let name = DatasetName { project, dataset };
     state
         .serve(Method::DatasetsDelete, Target::NoTable, request, |call| {
-            let contents = call.parameter("deleteContents").is_some_and(|value| value == "true");
+            let contents = call.flag("deleteContents");
             call.state.store().delete_dataset(&name, contents)?;
             Ok(Reply::Nothing)
         })

@@ -128,6 +128,11 @@ impl Call<'_> {
         self.parameters.get(name).map(String::as_str).filter(|value| !value.is_empty())
     }
 
+    /// A query parameter that is a truth value. Clients write it as their language does: `true`, `True`.
+    pub(super) fn flag(&self, name: &str) -> bool {
+        self.parameter(name).is_some_and(|value| value.eq_ignore_ascii_case("true"))
+    }
+
     /// A query parameter that is a number.
     pub(super) fn number(&self, name: &str) -> Result<Option<usize>, ApiError> {
         let number =

@@ -64,7 +64,7 @@ impl Page {
 
 /// How the caller wants timestamps.
 pub(super) fn timestamp_form(call: &Call<'_>) -> TimestampForm {
-    let micros = call.parameter("formatOptions.useInt64Timestamp").is_some_and(|value| value == "true");
+    let micros = call.flag("formatOptions.useInt64Timestamp");
     if micros { TimestampForm::Micros } else { TimestampForm::Seconds }
 }
 

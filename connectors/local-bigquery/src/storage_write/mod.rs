@@ -9,20 +9,17 @@ mod refusal;
 mod schema;
 mod unary;
 
-use std::sync::Arc;
-
 use axum::body::Body;
 use axum::http::{HeaderValue, Request, Response};
 use gcp_bigquery_client::google::cloud::bigquery::storage::v1::AppendRowsResponse;
 use hyper::body::Incoming;
-use tokio_util::sync::CancellationToken;
 use tonic::codec::CompressionEncoding;
 use tonic::server::{Grpc, StreamingService};
 use tonic::{Code, Status, Streaming};
 use tonic_prost::ProstCodec;
 
-use crate::state::State;
 use messages::AppendRequest;
+pub(crate) use unary::Calls;
 
 /// Where the service's methods are.
 const SERVICE: &str = "/google.cloud.bigquery.storage.v1.BigQueryWrite/";
@@ -35,14 +32,9 @@ pub(crate) fn is_call(request: &Request<Incoming>) -> bool {
     content.is_some_and(|content| content.as_bytes().starts_with(b"application/grpc"))
 }
 
-/// Answers a gRPC call. `cut` closes the connection it came on.
-pub(crate) async fn answer(
-    state: Arc<State>,
-    request: Request<Incoming>,
-    cut: CancellationToken,
-) -> Response<Body> {
+/// Answers a gRPC call.
+pub(crate) async fn answer(calls: Calls, request: Request<Incoming>) -> Response<Body> {
     let method = request.uri().path().strip_prefix(SERVICE).map(str::to_owned);
-    let calls = unary::Calls { state, cut };
     let response = match method.as_deref() {
         Some("AppendRows") => {
             let codec = ProstCodec::<AppendRowsResponse, AppendRequest>::default();
@@ -69,7 +61,7 @@ pub(crate) async fn answer(
     Response::from_parts(parts, Body::new(body))
 }
 
-struct AppendRows(unary::Calls);
+struct AppendRows(Calls);
 
 impl StreamingService<AppendRequest> for AppendRows {
     type Response = AppendRowsResponse;
@@ -77,7 +69,6 @@ impl StreamingService<AppendRequest> for AppendRows {
     type Future = std::future::Ready<Result<tonic::Response<Self::ResponseStream>, Status>>;
 
     fn call(&mut self, request: tonic::Request<Streaming<AppendRequest>>) -> Self::Future {
-        let unary::Calls { state, cut } = &self.0;
-        std::future::ready(append::connect(state, cut, request))
+        std::future::ready(append::connect(&self.0, request))
     }
 }
