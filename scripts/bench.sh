@@ -53,15 +53,13 @@ bench_fetch_python() {
   local wanted=$root/examples/bench/old_way/requirements.txt
   export BENCH_PYTHON=$root/target/bench/python/bin/python
   cmp --silent "$wanted" "$root/target/bench/python/requirements.txt" && return
-  require "python3:has_command python3:Python 3" "python3-venv:bench_has_venv:Python's venv"
+  require "python3:has_command python3:Python 3" "python3-venv:python_makes_environments:Python's venv"
   say "fetching the Python libraries of the old way"
   rm -rf "$root/target/bench/python"
   python3 -m venv "$root/target/bench/python"
   "$BENCH_PYTHON" -m pip install --quiet --disable-pip-version-check --requirement "$wanted"
   cp "$wanted" "$root/target/bench/python/"
 }
-
-bench_has_venv() { python3 -c 'import ensurepip, venv'; }
 
 # Servers of its own, empty: what other work leaves in the shared ones would be measured too.
 bench_start_servers() {
