@@ -17,7 +17,7 @@ const BINARY: &str = "BINARY";
 const LATENCY: &str = "LATENCY";
 
 /// What `bigquery` stands for: a server that answers at once, then one that takes 50 ms for each call of 500 rows.
-pub(crate) const INTO_BIGQUERY: [&str; 10] = [
+pub(crate) const INTO_BIGQUERY: [&str; 11] = [
     "bigquery-exactly-once",
     "bigquery-at-least-once",
     "bigquery-upsert",
@@ -27,6 +27,7 @@ pub(crate) const INTO_BIGQUERY: [&str; 10] = [
     "bigquery-at-least-once@LATENCY=50@batch.rows=500",
     "bigquery-upsert@LATENCY=50@batch.rows=500",
     "bigquery-insert-all@LATENCY=50@batch.rows=500",
+    "bigquery-insert-all@LATENCY=50@batch.rows=500@sink.bigquery.in_flight=16",
     "bigquery-old-way@LATENCY=50",
 ];
 
@@ -420,7 +421,7 @@ mod tests {
             ["kcat", "copy", "copy-keyed", "stdout", "append", "append-at-least-once", "upsert", "bento"];
         assert_eq!(names, expected);
         let latencies = INTO_BIGQUERY.map(|label| parse(label).unwrap().latency());
-        assert_eq!(latencies, [0, 0, 0, 0, 0, 50, 50, 50, 50, 50]);
+        assert_eq!(latencies, [0, 0, 0, 0, 0, 50, 50, 50, 50, 50, 50]);
         assert!(INTO_BIGQUERY.iter().all(|label| parse(label).unwrap().goal() == Goal::BigQuery));
     }
 

@@ -44,6 +44,7 @@ def main() -> None:
         if messages:
             consumer.commit()
         left -= len(messages)
+    consumer.commit(asynchronous=False)
     consumer.close()
 
 
