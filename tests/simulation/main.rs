@@ -11,15 +11,19 @@
     reason = "clippy.toml allows it in tests, but not in what they call"
 )]
 
+mod appends;
 mod database;
 mod dice;
 mod group;
+mod inheritance;
 mod lane;
 mod letters;
 mod plan;
 mod planted;
 mod process;
+mod publisher;
 mod source;
+mod streams;
 mod truth;
 mod witness;
 mod world;
@@ -161,9 +165,8 @@ fn many_worlds() {
     };
     let seeds = number("SIMULATION_SEEDS").unwrap_or(100_000);
     let first = number("SIMULATION_SEED").unwrap_or(1);
-    for (protocol, name) in
-        [(Protocol::AtLeastOnce, "at least once"), (Protocol::OffsetsInSink, "offsets in the sink")]
-    {
+    for protocol in [Protocol::AtLeastOnce, Protocol::OffsetsInSink, Protocol::TwoPhase] {
+        let name = protocol.name();
         let tally = run(protocol, first..first.saturating_add(seeds));
         eprintln!("{name}: {seeds} seeds from {first}, none went wrong: {}", tally.line());
     }

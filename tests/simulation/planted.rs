@@ -31,6 +31,20 @@ pub(crate) enum Bug {
     RefusalOfAFormerOwner,
     StoppedSessionsStay,
     GroupAheadOfTheSink,
+    CommitsWithoutANote,
+    EndOfTheNewestAppend,
+    LostCommitRepeated,
+    ForeignPositionTaken,
+    NothingPublishedAtTheStart,
+    InheritedStreamsForgotten,
+    FinalizedBeforeNamed,
+    FormerStreamsStay,
+    PublishedBeforeFinalized,
+    PublishedBeforeTheCommit,
+    CommitOfAWriter,
+    StreamsReused,
+    UnansweredAppendTakenForRefused,
+    ClosedWithoutPublication,
 }
 
 impl Bug {
