@@ -321,6 +321,11 @@ impl Group {
         });
     }
 
+    /// Whether a commit waits for the group or for its client.
+    pub(crate) fn has_commits_on_their_way(&self) -> bool {
+        self.commits.iter().any(|commit| !commit.stray)
+    }
+
     /// The client waits no longer for an answer. What was sent over a connection that is gone may be served at any time.
     pub(crate) fn give_up(&mut self, process: usize, token: CommitToken, connection_is_gone: bool) {
         let found = |commit: &&mut Commit| commit.process == process && commit.token == token;
@@ -356,8 +361,11 @@ impl Group {
         server: &Server,
         witness: &mut Witness,
     ) -> Vec<(Partition, i64)> {
+        // What has lost its connection comes late.
+        let strays_too = self.commits.iter().any(|commit| commit.stray) && dice.percent(7);
+        let may_come = |commit: &Commit| commit.answer.is_none() && (strays_too || !commit.stray);
         let waiting: Vec<usize> =
-            (0..self.commits.len()).filter(|index| self.commits[*index].answer.is_none()).collect();
+            (0..self.commits.len()).filter(|index| may_come(&self.commits[*index])).collect();
         let Some(chosen) = dice.one_of(&waiting) else { return Vec::new() };
         let Commit { process, stray, .. } = self.commits[chosen];
         let in_line = |index: &usize| self.commits[*index].process == process && !self.commits[*index].stray;
@@ -430,8 +438,17 @@ impl Group {
         if self.commits.is_empty() {
             return;
         }
-        let index = dice.index(self.commits.len());
-        if self.plan.protocol == Protocol::TwoPhase && dice.percent(60) {
+        let mut index = dice.index(self.commits.len());
+        let unserved = |commit: &Commit| commit.answer.is_none() && !commit.stray;
+        if let Some(waiting) = self.commits.iter().position(unserved)
+            && self.plan.protocol == Protocol::TwoPhase
+        {
+            index = waiting;
+        }
+        if self.commits[index].stray {
+            return;
+        }
+        if self.plan.protocol == Protocol::TwoPhase && dice.percent(80) {
             let commit = &mut self.commits[index];
             witness.count(Happening::LostReply);
             witness.tell(|| format!("the connection with a commit of process {} is gone", commit.process));

@@ -39,7 +39,7 @@ struct Entry {
     most: u32,
     /// Whether a stored commit has ever passed it.
     counted: bool,
-    /// A hand has moved the position past it.
+    /// A hand has moved the position past it, or has dropped its row.
     skipped: bool,
     /// Dead letters that are stored.
     letters: u32,
@@ -141,7 +141,7 @@ impl Truth {
     /// A table is dropped with all rows that can be seen in it.
     pub(crate) fn drop_rows(&mut self, is_in_it: impl Fn(Place) -> bool) {
         for (_, entry) in self.entries_mut().filter(|(place, entry)| entry.rows > 0 && is_in_it(*place)) {
-            (entry.rows, entry.least, entry.most) = (0, 0, 0);
+            (entry.rows, entry.least, entry.most, entry.skipped) = (0, 0, 0, true);
         }
     }
 
@@ -178,7 +178,7 @@ impl Truth {
     pub(crate) fn seen(&self, partition: Partition, first: i64, next: i64) -> Seen {
         let rows = (first..next).map(|offset| self.entry(Place { partition, offset }));
         let good: Vec<bool> =
-            rows.filter(|entry| entry.kind == Some(Kind::Good)).map(|entry| entry.rows > 0).collect();
+            rows.filter(|entry| entry.kind == Some(Kind::Good) && entry.most > 0).map(|entry| entry.rows > 0).collect();
         match (good.contains(&true), good.contains(&false)) {
             (_, false) => Seen::All,
             (false, true) => Seen::None,

@@ -176,9 +176,10 @@ impl World {
         let to = match why {
             Why::Foreign => *position,
             Why::Stale => truth.behind_the_last_row(partition),
+            // Publications that nobody has noted may have gone further than the note says.
             Why::Lost { visible_before, .. } => {
-                let again = visible_before.unwrap_or(0);
-                if truth.seen(partition, again, *position) == Seen::All { *position } else { again }
+                let known = visible_before.unwrap_or(0);
+                known.max(truth.behind_the_last_row(partition)).min(*position)
             }
         };
         let exact = truth.seen(partition, 0, to) == Seen::All
@@ -219,6 +220,8 @@ impl World {
         self.outside.witness.step += 1;
         let Outside { group, database, server, letters, truth, dice, witness, plan, .. } = &mut self.outside;
         match dice.within(0, 9) {
+            // Commits that decide take their time, so that more can happen meanwhile.
+            0 if plan.protocol == Protocol::TwoPhase && dice.percent(50) => server.serve(dice, truth, witness),
             0 => {
                 let stored = group.serve(dice, truth, server, witness);
                 self.check_group_behind_sink(&stored);
@@ -309,6 +312,11 @@ impl World {
                 _ if alive < self.outside.plan.processes => self.start(),
                 _ => {}
             };
+        }
+        let Outside { group, dice, witness, plan, .. } = &mut self.outside;
+        // Where the commit decides over rows, its answer is what hurts most to lose.
+        if plan.protocol == Protocol::TwoPhase && group.has_commits_on_their_way() && dice.percent(40) {
+            return group.lose(dice, witness);
         }
         match (self.outside.dice.within(0, 15), chosen) {
             (0..=2, Some(index)) => self.kill(index),
