@@ -107,6 +107,11 @@ impl Delivery {
                         }
                     }
                 }
+                Event::DrainDeadline => {
+                    for slot in self.commits.held() {
+                        streams.give_up(slot, self.commits.finished(slot).unwrap_or_default());
+                    }
+                }
                 Event::Revoked { slots } => {
                     for slot in slots {
                         streams.closing(*slot);
