@@ -226,11 +226,16 @@ impl Process {
         let believed = match told {
             Told::Unanswered if outside.has(Bug::UnansweredWriteTakenForSuccess) => Told::Stored,
             Told::Unanswered | Told::AlreadyStored if outside.has(Bug::UnansweredAppendTakenForRefused) => {
-                if told == Told::Unanswered { Told::Refused } else { Told::Stored }
+                if told == Told::Unanswered {
+                    Told::Refused
+                } else {
+                    Told::Stored
+                }
             }
             told => told,
         };
-        let outcome = if believed == Told::Stored && outcome == Outcome::Failed { Outcome::Appended } else { outcome };
+        let outcome =
+            if believed == Told::Stored && outcome == Outcome::Failed { Outcome::Appended } else { outcome };
         if outside.has(Bug::PublishedBeforeTheCommit) && believed == Told::Stored {
             let end = append.to.offset + i64::try_from(append.rows).unwrap();
             let stream = append.to.stream.clone();

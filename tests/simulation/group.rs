@@ -40,6 +40,8 @@ pub(crate) struct Client {
     given: BTreeSet<Partition>,
     /// A loss that the program has not served yet, and whether it is marked as one.
     loss: Option<bool>,
+    /// The program has asked to leave the group, and to join it anew as soon as everything is given back.
+    rejoins: bool,
 }
 
 impl Client {
@@ -50,6 +52,19 @@ impl Client {
 
     pub(crate) fn membership(&self) -> Option<Membership> {
         self.membership
+    }
+
+    /// Leaves the group and joins it anew: everything is revoked first.
+    pub(crate) fn rejoin(&mut self) {
+        let Some((member, _)) = self.membership.filter(|_| !self.rejoins) else { return };
+        self.rejoins = true;
+        let partitions = self.given.clone();
+        self.events.push_back(ClientEvent::Revoke { partitions, lost: false, member, last: true });
+    }
+
+    /// Whether the program has asked for a new membership and has none yet.
+    pub(crate) fn rejoins(&self) -> bool {
+        self.rejoins
     }
 
     /// The program has served the revocation after a loss.
@@ -224,11 +239,15 @@ impl Group {
             let marked = self.plan.rejoins_early || dice.percent(70);
             let partitions = std::mem::take(&mut client.given);
             client.membership = None;
+            client.rejoins = false;
             client.loss = Some(marked);
             witness.tell(|| format!("process {process} learns that it was dropped; it held {partitions:?}"));
             client.events.push_back(ClientEvent::Revoke { partitions, lost: marked, member: id, last: true });
             return;
         };
+        if client.rejoins {
+            return;
+        }
         if self.revoking && self.members.iter().all(|member| member.owned.is_empty()) {
             self.revoking = false;
         }
@@ -282,6 +301,22 @@ impl Group {
         self.rebalance(dice, witness);
         client.membership = Some((id, 0));
         witness.tell(|| format!("process {process} joins the group"));
+    }
+
+    /// Everything is given back: the client leaves, and joins anew when it comes to it.
+    pub(crate) fn leave_to_rejoin(
+        &mut self,
+        client: &mut Client,
+        process: usize,
+        dice: &mut Dice,
+        witness: &mut Witness,
+    ) {
+        witness.count(Happening::Rejoin);
+        witness.tell(|| format!("process {process} leaves the group to join it anew"));
+        self.leave(process, dice, witness);
+        client.membership = None;
+        client.given.clear();
+        client.rejoins = false;
     }
 
     /// The program has given partitions back that were revoked from `member`.
@@ -420,8 +455,11 @@ impl Group {
                         witness.fault(format!("process {process} commits what it cannot read: {note:?}"));
                         continue;
                     };
-                    let rows: Vec<Option<&[Place]>> =
-                        note.streams.iter().map(|counted| server.rows(&counted.stream, counted.end)).collect();
+                    let rows: Vec<Option<&[Place]>> = note
+                        .streams
+                        .iter()
+                        .map(|counted| server.rows(&counted.stream, counted.end))
+                        .collect();
                     if !overtook && rows.iter().all(Option::is_some) {
                         let rows: Vec<&[Place]> = rows.into_iter().flatten().collect();
                         truth.counted_in_streams(*partition, range, &rows, witness);
@@ -478,8 +516,7 @@ impl Group {
         self.sent += 1;
         let note = note.map(str::to_owned);
         let foreign = position.is_some();
-        self.committed[partition] =
-            Stored { position, note, number: self.sent, overtook: false, foreign };
+        self.committed[partition] = Stored { position, note, number: self.sent, overtook: false, foreign };
         self.touched[partition] = true;
     }
 

@@ -88,8 +88,7 @@ impl Process {
 
     fn start_with_streams(&mut self, inheriting: Inheriting, outside: &mut Outside) {
         let Inheriting { starting, gone, .. } = inheriting;
-        let ours: Vec<Starting> =
-            starting.into_iter().filter(|one| !gone.contains(&one.partition)).collect();
+        let ours: Vec<Starting> = starting.into_iter().filter(|one| !gone.contains(&one.partition)).collect();
         for Starting { partition, committed, note, published } in &ours {
             let (partition, position) = (*partition, committed.unwrap_or(0));
             let why = match inherit(note, published) {
@@ -102,7 +101,8 @@ impl Process {
         for Starting { partition, committed, note, .. } in ours {
             let position = committed.unwrap_or(0);
             let assignment = self.start(partition, position, committed, None, outside);
-            let note = if outside.has(Bug::InheritedStreamsForgotten) { StreamsNote::default() } else { note };
+            let note =
+                if outside.has(Bug::InheritedStreamsForgotten) { StreamsNote::default() } else { note };
             if outside.has(Bug::FinalizedBeforeNamed) {
                 for counted in &note.streams {
                     outside.server.call(self.number, Request::Finalize { stream: counted.stream.clone() });

@@ -45,6 +45,7 @@ pub(crate) enum Bug {
     StreamsReused,
     UnansweredAppendTakenForRefused,
     ClosedWithoutPublication,
+    NoNewMembership,
 }
 
 impl Bug {

@@ -284,7 +284,10 @@ impl Process {
                 && self.waiting.is_empty()
                 && self.asked.is_none()
                 && self.inheriting.is_none()
-                && self.partitions.iter().all(|(partition, held)| !held.reading || self.is_quiet(*partition, held))
+                && self
+                    .partitions
+                    .iter()
+                    .all(|(partition, held)| !held.reading || self.is_quiet(*partition, held))
                 && self.commit_sent.is_none()
                 && self.lookup.is_none()
                 && self.errands.is_empty()

@@ -95,9 +95,8 @@ impl Process {
     /// The sink is away. Answers whether the step is left to whoever reads the partition next.
     fn goes_nowhere(&self, errand: &mut Errand) -> bool {
         errand.tries += 1;
-        let is_ours = |slot: &Slot, assignment: &Assignment| {
-            self.delivery.commits().is_current(*slot, *assignment)
-        };
+        let is_ours =
+            |slot: &Slot, assignment: &Assignment| self.delivery.commits().is_current(*slot, *assignment);
         let is_over = match &errand.step {
             Step::Publish { slot, assignment, .. } | Step::Finalize { slot, assignment, .. } => {
                 !is_ours(slot, assignment)

@@ -130,6 +130,12 @@ impl Process {
         if last {
             self.client.loss_served();
         }
+        if self.client.rejoins() && self.client.membership().is_some_and(|(id, _)| id == member) && last {
+            self.waiting.clear();
+            self.inheriting = None;
+            let Outside { group, dice, witness, .. } = outside;
+            return group.leave_to_rejoin(&mut self.client, self.number, dice, witness);
+        }
         outside.group.given_back(&mut self.client, member, partitions);
     }
 
@@ -174,8 +180,10 @@ impl Process {
             drain.unsure = true;
             self.tell(Event::Lost { slots: fenced });
         }
-        let still_there =
-            drain.partitions.iter().any(|number| self.delivery.commits().held().any(|held| held == slot(*number)));
+        let still_there = drain
+            .partitions
+            .iter()
+            .any(|number| self.delivery.commits().held().any(|held| held == slot(*number)));
         if !still_there || outside.has(Bug::ReleasedBeforeTheLastCommit) {
             return self.end_drain(&drain, outside);
         }
@@ -296,16 +304,11 @@ impl Process {
         }
     }
 
-    fn commit(
-        &mut self,
-        token: CommitToken,
-        positions: &[(Slot, i64)],
-        blind: bool,
-        outside: &mut Outside,
-    ) {
+    fn commit(&mut self, token: CommitToken, positions: &[(Slot, i64)], blind: bool, outside: &mut Outside) {
         let known_lost = self.client.assignment_lost() && !blind;
         let membership = self.client.membership().filter(|_| !known_lost);
-        let all = |outcome: CommitOutcome| positions.iter().map(|(slot, _)| (*slot, outcome.clone())).collect();
+        let all =
+            |outcome: CommitOutcome| positions.iter().map(|(slot, _)| (*slot, outcome.clone())).collect();
         let Some(membership) = membership else {
             let outcomes = all(CommitOutcome::MembershipLost);
             return self.tell(Event::CommitAnswered { token, outcomes });
@@ -388,16 +391,22 @@ impl Process {
             let outcome = self.delivery.looked_up(token, slot, found);
             let number = self.number;
             outside.witness.tell(|| {
-                format!("process {number} asks for its commit of partition {partition}: {found:?}: {outcome:?}")
+                format!(
+                    "process {number} asks for its commit of partition {partition}: {found:?}: {outcome:?}"
+                )
             });
             if outcome == CommitOutcome::Stored {
                 outside.witness.count(Happening::CommitFound);
             }
             outcomes.push((slot, outcome));
         }
-        let worst = outcomes.iter().map(|(_, outcome)| outcome).find(|outcome| **outcome != CommitOutcome::Stored);
+        let worst =
+            outcomes.iter().map(|(_, outcome)| outcome).find(|outcome| **outcome != CommitOutcome::Stored);
         let worst = worst.cloned().unwrap_or(CommitOutcome::Stored);
         self.tell(Event::CommitAnswered { token, outcomes });
+        if self.delivery.take_rejoin() && !outside.has(Bug::NoNewMembership) {
+            self.client.rejoin();
+        }
         Some(worst)
     }
 
@@ -417,6 +426,9 @@ impl Process {
     }
 
     fn start_waiting(&mut self, outside: &mut Outside) {
+        if self.client.rejoins() {
+            return;
+        }
         if let Some(asked) = self.asked.take() {
             return self.start_in_sink(asked, outside);
         }

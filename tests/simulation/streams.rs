@@ -161,12 +161,8 @@ impl Server {
             self.calls.values().filter(|call| call.awaited).map(|call| call.connection).collect();
         let Some(connection) = dice.one_of(&connected) else { return };
         witness.count(Happening::Cut);
-        let on_it: Vec<CallId> = self
-            .calls
-            .iter()
-            .filter(|(_, call)| call.connection == connection)
-            .map(|(id, _)| *id)
-            .collect();
+        let on_it: Vec<CallId> =
+            self.calls.iter().filter(|(_, call)| call.connection == connection).map(|(id, _)| *id).collect();
         let arrive = dice.index(on_it.len() + 1);
         witness.tell(|| format!("connection {connection} is cut; {arrive} of {} calls arrive", on_it.len()));
         for (index, id) in on_it.iter().enumerate() {

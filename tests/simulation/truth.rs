@@ -72,7 +72,15 @@ impl Truth {
     pub(crate) fn produce(&mut self, partition: Partition, kind: Option<Kind>) {
         let least = u32::from(kind == Some(Kind::Good));
         let most = least + u32::from(kind == Some(Kind::Fickle));
-        self.logs[partition].push(Entry { kind, rows: 0, least, most, counted: false, skipped: false, letters: 0 });
+        self.logs[partition].push(Entry {
+            kind,
+            rows: 0,
+            least,
+            most,
+            counted: false,
+            skipped: false,
+            letters: 0,
+        });
     }
 
     /// The offset after the last record.
@@ -177,8 +185,10 @@ impl Truth {
     /// Of the rows from `first` on: whether all are visible, some, or none.
     pub(crate) fn seen(&self, partition: Partition, first: i64, next: i64) -> Seen {
         let rows = (first..next).map(|offset| self.entry(Place { partition, offset }));
-        let good: Vec<bool> =
-            rows.filter(|entry| entry.kind == Some(Kind::Good) && entry.most > 0).map(|entry| entry.rows > 0).collect();
+        let good: Vec<bool> = rows
+            .filter(|entry| entry.kind == Some(Kind::Good) && entry.most > 0)
+            .map(|entry| entry.rows > 0)
+            .collect();
         match (good.contains(&true), good.contains(&false)) {
             (_, false) => Seen::All,
             (false, true) => Seen::None,

@@ -37,6 +37,7 @@ pub(crate) enum Happening {
     HandEdit,
     CommitUnanswered,
     CommitFound,
+    Rejoin,
     CommitOvertaken,
     StreamRestart,
     AlreadyStored,
@@ -52,7 +53,7 @@ pub(crate) enum Happening {
 }
 
 impl Happening {
-    pub(crate) const ALL: [(Self, &'static str); 41] = [
+    pub(crate) const ALL: [(Self, &'static str); 42] = [
         (Self::Crash, "crashes"),
         (Self::CrashInCommit, "crashes in mid-commit"),
         (Self::Freeze, "freezes"),
@@ -82,6 +83,7 @@ impl Happening {
         (Self::HandEdit, "positions edited by hand"),
         (Self::CommitUnanswered, "commits never answered"),
         (Self::CommitFound, "of them found stored"),
+        (Self::Rejoin, "memberships renewed because of them"),
         (Self::CommitOvertaken, "commits stored after later ones"),
         (Self::StreamRestart, "partitions started anew with other streams"),
         (Self::AlreadyStored, "appends that were there already"),

@@ -221,7 +221,9 @@ impl World {
         let Outside { group, database, server, letters, truth, dice, witness, plan, .. } = &mut self.outside;
         match dice.within(0, 9) {
             // Commits that decide take their time, so that more can happen meanwhile.
-            0 if plan.protocol == Protocol::TwoPhase && dice.percent(50) => server.serve(dice, truth, witness),
+            0 if plan.protocol == Protocol::TwoPhase && dice.percent(50) => {
+                server.serve(dice, truth, witness)
+            }
             0 => {
                 let stored = group.serve(dice, truth, server, witness);
                 self.check_group_behind_sink(&stored);
