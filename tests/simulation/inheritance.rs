@@ -93,6 +93,11 @@ impl Process {
             let (partition, position) = (*partition, committed.unwrap_or(0));
             let why = match inherit(note, published) {
                 Inherited::Settled => continue,
+                // Whoever was stopped since it asked may find what others have done meanwhile.
+                _ if !outside.has(Bug::StopsAtOldNews) && has_moved(partition, position, note, outside) => {
+                    self.waiting.extend(ours.iter().map(|one| one.partition));
+                    return;
+                }
                 Inherited::Stale { .. } => Why::Stale,
                 Inherited::Lost { stream, visible_before, .. } => Why::Lost { stream, visible_before },
             };
@@ -127,10 +132,16 @@ impl Process {
             Why::Stale => outside.group.was_overtaken(*partition),
             Why::Lost { stream, .. } => outside.server.has_vanished(stream),
         };
-        if !justified && outside.group.committed(*partition) == Some(*position) {
+        if !justified {
             outside.witness.fault(format!("process {number} stops without need: {stop:?}"));
         }
         self.stop = Some(stop);
         self.stopping = true;
     }
+}
+
+/// Whether the group has stored something else since it was asked.
+fn has_moved(partition: Partition, position: i64, note: &StreamsNote, outside: &Outside) -> bool {
+    let now = outside.group.note(partition).map(Note::read);
+    outside.group.committed(partition) != Some(position) || now != Some(Ok(Note::Streams(note.clone())))
 }

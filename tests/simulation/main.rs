@@ -124,6 +124,7 @@ fn offsets_in_the_sink_lose_nothing_and_double_nothing() {
 fn every_planted_bug_is_found() {
     let mut missed = Vec::new();
     for (bug, protocol, name) in Bug::ALL {
+        let name = format!("{}, {name}", protocol.name());
         let found = (1..=WORLDS_FOR_A_BUG)
             .map(|seed| World::run(seed, protocol, Some(bug), false))
             .find(world::Verdict::is_guilty);

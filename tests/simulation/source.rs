@@ -167,6 +167,9 @@ impl Process {
             drain.lanes.retain(|index| self.lanes[*index].answered == 0);
             if drain.lanes.is_empty() || outside.patience_ends(3) {
                 self.tell(Event::Revoked { slots: slots() });
+                if outside.has(Bug::ClosedWithoutPublication) {
+                    self.take_for_settled(&drain.partitions);
+                }
                 drain.told = true;
             }
             self.source = Source::Draining(drain);
@@ -220,6 +223,15 @@ impl Process {
             _ => {}
         }
         self.source = Source::Draining(drain);
+    }
+
+    /// The machine of the commits hears that nothing is left to be published.
+    fn take_for_settled(&mut self, partitions: &BTreeSet<Partition>) {
+        for partition in partitions {
+            let Some(held) = self.partitions.get(partition) else { continue };
+            let (slot, assignment) = (slot(*partition), Assignment(held.assignment));
+            self.tell(Event::Noted { slot, assignment, version: 0, settled: true });
+        }
     }
 
     fn end_drain(&mut self, drain: &Drain, outside: &mut Outside) {
