@@ -109,6 +109,8 @@ fn field_type(kind: &Type) -> FieldType {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+    use prost::Message as _;
     use serde_json::{Value, json};
     use txconnect_connector_api::TableSchema;
     use txconnect_connector_api::schema::UnknownFields;
@@ -182,27 +184,74 @@ mod tests {
         assert_eq!(shown(lines), ["1 n: int64", "2 item: message lines_item_record"]);
     }
 
-    #[test]
-    fn no_message_is_called_like_a_field_or_another_message() {
-        let record = json!({ "type": "object", "properties": { "x": { "type": "string" } } });
-        let row = descriptor(
-            &json!({}),
-            &json!({
-                "id": { "type": "string" }, "Row": { "type": "string" }, "a": record, "A_record": { "type": "string" },
-                "b": { "type": "object", "properties": { "c": record } }, "b_c": record
-            }),
-        );
-        let mut all: Vec<String> =
-            row.nested_type.iter().map(|nested| nested.name().to_lowercase()).collect();
-        all.extend(row.field.iter().map(|field| field.name().to_lowercase()));
-        let count = all.len();
-        all.sort();
-        all.dedup();
-        assert_eq!(all.len(), count, "{all:?}");
-        for message in row.nested_type.iter().chain([&row]) {
-            for field in message.field.iter().filter(|field| field.r#type() == FieldType::Message) {
-                assert!(row.nested_type.iter().any(|nested| nested.name() == field.type_name()));
+    /// Properties with names that could be taken for those of messages.
+    fn any_properties() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(json!({ "type": "string" })),
+            Just(json!({ "type": "array", "items": { "type": "integer" } })),
+        ];
+        let names = "Row|row|record|[ab](_[ab])?(_[Rr]ecord_?)?";
+        let properties = move |inner| {
+            prop::collection::btree_map(names, inner, 1..6).prop_map(|members| {
+                // Names differ in more than case, as the schema demands.
+                let mut seen = Vec::new();
+                let distinct = members.into_iter().filter(|(name, _)| {
+                    let lower = name.to_lowercase();
+                    let is_new = !seen.contains(&lower);
+                    seen.push(lower);
+                    is_new
+                });
+                distinct.collect::<Value>()
+            })
+        };
+        let value = leaf.prop_recursive(4, 24, 5, move |inner| {
+            (properties(inner), any::<bool>()).prop_map(|(properties, repeated)| {
+                let record = json!({ "type": "object", "properties": properties });
+                if repeated { json!({ "type": "array", "items": record }) } else { record }
+            })
+        });
+        properties(value.boxed())
+    }
+
+    fn all_names(message: &DescriptorProto) -> Vec<String> {
+        message.field.iter().map(|field| field.name().to_lowercase()).collect()
+    }
+
+    fn has_no_repetition(mut names: Vec<String>) -> bool {
+        let count = names.len();
+        names.sort();
+        names.dedup();
+        names.len() == count
+    }
+
+    proptest! {
+        #[test]
+        fn a_descriptor_refers_to_nothing_outside_itself(properties in any_properties(), upsert in any::<bool>()) {
+            let mut properties = properties;
+            properties["id"] = json!({ "type": "string" });
+            let config = if upsert { json!({ "write": "upsert", "key": ["id"] }) } else { json!({}) };
+            let row = descriptor(&config, &properties);
+            prop_assert_eq!(DescriptorProto::decode(&row.encode_to_vec()[..]), Ok(row.clone()));
+
+            let messages: Vec<&DescriptorProto> = row.nested_type.iter().chain([&row]).collect();
+            let message_names: Vec<String> = messages.iter().map(|message| message.name().to_lowercase()).collect();
+            prop_assert!(has_no_repetition(message_names.clone()), "{:?}", message_names);
+            for message in messages {
+                prop_assert!(has_no_repetition(all_names(message)));
+                for (field, number) in message.field.iter().zip(1..) {
+                    prop_assert_eq!(field.number(), number);
+                    prop_assert_ne!(field.label(), Label::Required);
+                    let is_record = field.r#type() == FieldType::Message;
+                    prop_assert_eq!(field.type_name.is_some(), is_record);
+                    let known = row.nested_type.iter().any(|nested| nested.name() == field.type_name());
+                    prop_assert_eq!(known, is_record, "{}", field.type_name());
+                }
+                // A field of that name would hide the message from the fields beside it.
+                for nested in &row.nested_type {
+                    prop_assert!(!all_names(message).contains(&nested.name().to_lowercase()), "{}", nested.name());
+                }
             }
+            prop_assert!(row.nested_type.iter().all(|nested| nested.nested_type.is_empty()));
         }
     }
 }
