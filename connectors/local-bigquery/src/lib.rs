@@ -16,12 +16,12 @@
 //! - `POST /__streams/expire` with `{"table": "dataset.table"}`, `{"stream": "projects/…"}` or `{}` (all): lets streams
 //!   expire and answers `{"expired": n}`;
 //! - `POST /__tables/{project}/{dataset}/{table}/recreate`: drops a table and makes it again, empty;
-//! - `GET /__requests`: counts per method and table, appends per stream, AppendRows connections, and the largest number
+//! - `GET /__requests`: counts per method and table, appends per stream, `AppendRows` connections, and the largest number
 //!   of concurrent insertAll calls.
 //!
 //! Known differences of the Storage Write API: rows in Arrow are refused; `google.protobuf` wrappers, enums, decimals in
 //! bytes and the `column_name` option of fields are not known; a row with a field number that its schema does not have is
-//! an error; several connections may append to one stream; a row that deletes needs its key only; changes are merged at
+//! an error, and so is a request without rows; several connections may append to one stream; a row that deletes needs its key only; changes are merged at
 //! once, whatever `maxStaleness` says; default values of columns are not applied.
 //!
 //! Known differences of the tables: GEOGRAPHY, INTERVAL and RANGE columns, views and template tables are refused; zone names in
@@ -44,6 +44,7 @@ mod types;
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json};
@@ -73,11 +74,13 @@ pub struct Options {
     /// Behaves as goccy/bigquery-emulator does where that differs from BigQuery: insertAll ignores `insertId` and
     /// `skipInvalidRows`, a wrong type is status 500 with plain text, tables cannot be patched.
     pub foreign_emulator: bool,
-    /// Counts the rows of insertAll and AppendRows and their bytes instead of reading and keeping them, so that a
+    /// Counts the rows of insertAll and `AppendRows` and their bytes instead of reading and keeping them, so that a
     /// benchmark measures the client. Offsets, visibility and numbers of rows stay exact. What is left out: rows and the
     /// writer's schema are not looked into, so that no row is refused; there are no rows to list or to select; `insertId`s
     /// and changes by key are not heeded, every row counts.
     pub count_only: bool,
+    /// How long an `AppendRows` connection may be idle before the server closes it. BigQuery names 600 seconds.
+    pub append_idle: Duration,
     /// The time the server goes by.
     pub clock: Clock,
 }
@@ -92,6 +95,7 @@ impl fmt::Debug for Options {
             .field("required_token", &self.required_token.is_some())
             .field("foreign_emulator", &self.foreign_emulator)
             .field("count_only", &self.count_only)
+            .field("append_idle", &self.append_idle)
             .field("clock", &self.clock)
             .finish()
     }
@@ -106,6 +110,7 @@ impl Default for Options {
             required_token: None,
             foreign_emulator: false,
             count_only: false,
+            append_idle: faults::USUAL_IDLE,
             clock: Clock::system(),
         }
     }

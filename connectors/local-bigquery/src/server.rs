@@ -33,7 +33,7 @@ const CONNECTION_WINDOW: u32 = 16 * 1024 * 1024;
 /// The most that is kept of answers which a client does not read, per HTTP/2 stream.
 const SEND_BUFFER: usize = 1024 * 1024;
 /// How often a silent HTTP/2 client is asked whether it is there, and how long it may take to say so.
-const KEEP_ALIVE: Duration = Duration::from_secs(60);
+const KEEP_ALIVE: Duration = Duration::from_mins(1);
 const KEEP_ALIVE_DEADLINE: Duration = Duration::from_secs(20);
 /// How long a client may take to send anything, and then the head of a request.
 const HEAD_DEADLINE: Duration = Duration::from_mins(1);

@@ -1,6 +1,7 @@
 //! What every call shares: the clock, the credentials, the store, the script and the counts.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use crate::clock::Clock;
 use crate::faults::Script;
@@ -14,6 +15,8 @@ pub(crate) struct State {
     pub(crate) foreign_emulator: bool,
     /// Rows are counted and not kept.
     pub(crate) count_only: bool,
+    /// How long an `AppendRows` connection may be idle.
+    pub(crate) append_idle: Duration,
     store: Mutex<Store>,
     script: Mutex<Script>,
     traffic: Arc<Mutex<Traffic>>,
@@ -34,6 +37,7 @@ impl State {
             required_token: options.required_token,
             foreign_emulator: options.foreign_emulator,
             count_only: options.count_only,
+            append_idle: options.append_idle,
             store: Mutex::new(Store::new(options.auto_create_datasets)),
             script: Mutex::new(Script::new(options.faults)),
             traffic: Arc::default(),

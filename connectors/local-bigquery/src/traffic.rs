@@ -31,7 +31,7 @@ struct Appends {
     bytes: u64,
 }
 
-/// AppendRows connections.
+/// `AppendRows` connections.
 #[derive(Debug, Default)]
 struct Connections {
     opened: u64,
@@ -71,7 +71,7 @@ impl Traffic {
         Running { traffic: Arc::clone(traffic), what }
     }
 
-    /// Counts an AppendRows connection.
+    /// Counts an `AppendRows` connection.
     pub(crate) fn connect(traffic: &Arc<Mutex<Traffic>>) -> Running {
         let connections = &mut locked(traffic).connections;
         connections.opened += 1;
@@ -91,7 +91,7 @@ impl Traffic {
         *self.counters.entry(key).or_default() += 1;
     }
 
-    /// Counts a request of an AppendRows connection.
+    /// Counts a request of an `AppendRows` connection.
     pub(crate) fn append(&mut self, stream: &str, table: Option<&TableName>, rows: u64, bytes: u64) {
         self.count(Method::AppendRows, table);
         let known = self.appends.len() < MOST_STREAMS || self.appends.contains_key(stream);

@@ -1,4 +1,4 @@
-//! AppendRows: a connection on which requests follow each other and are answered in their order.
+//! `AppendRows`: a connection on which requests follow each other and are answered in their order.
 //!
 //! Two tasks serve a connection. One receives requests and notes when they came, the other carries them out in their
 //! order, so that a scripted delay holds up each request for its time and not the ones behind it once more.
@@ -22,16 +22,13 @@ use super::fate::{Fate, fate, lost_reply};
 use super::messages::AppendRequest;
 use super::refusal::Refusal;
 use super::unary::Calls;
-use crate::faults::{Closing, Method};
+use crate::faults::{Closing, Method, inactive_for};
 use crate::traffic::Traffic;
 
 /// The most requests of a connection that wait to be carried out, or answers that wait to be sent.
 const MOST_WAITING: usize = 1_024;
 /// The most bytes of requests of a connection that wait to be carried out. A single request always finds room.
 const MOST_WAITING_BYTES: usize = 64 * 1024 * 1024;
-/// How long a connection may be idle: BigQuery closes idle connections, and names 600 seconds when it does.
-const IDLE: Duration = Duration::from_mins(10);
-
 /// The answers of a connection, each sent when it is due.
 pub(crate) struct Responses {
     answers: mpsc::Receiver<Answer>,
@@ -45,15 +42,14 @@ struct Answer {
     reply: Reply,
 }
 
-/// What came from the client.
-enum Arrival {
-    Request {
-        request: AppendRequest,
-        at: Instant,
-        _room: OwnedSemaphorePermit,
-    },
-    /// The connection cannot go on.
-    Broken(Refusal),
+/// A request as it came, or why the connection cannot go on.
+type Arrival = Result<Arrived, Refusal>;
+
+struct Arrived {
+    request: AppendRequest,
+    at: Instant,
+    /// Its place among the bytes that wait, until it is carried out.
+    room: OwnedSemaphorePermit,
 }
 
 /// Accepts a connection.
@@ -68,18 +64,18 @@ pub(super) fn connect(
     let routing = text("x-goog-request-params").map(str::to_owned);
     let (arrivals, waiting) = mpsc::channel(MOST_WAITING);
     let (answers, sent) = mpsc::channel(MOST_WAITING);
-    tokio::spawn(receive(requests, arrivals));
+    tokio::spawn(receive(requests, state.append_idle, arrivals));
     let connection = Connection::new(Arc::clone(state), routing);
     tokio::spawn(carry_out(calls.clone(), connection, waiting, answers));
     Ok(tonic::Response::new(Responses { answers: sent, next: None }))
 }
 
 /// Receives requests until the client has no more, the connection breaks, or nobody carries them out any more.
-async fn receive(mut requests: Streaming<AppendRequest>, arrivals: mpsc::Sender<Arrival>) {
+async fn receive(mut requests: Streaming<AppendRequest>, idle: Duration, arrivals: mpsc::Sender<Arrival>) {
     let room = Arc::new(Semaphore::new(MOST_WAITING_BYTES));
     loop {
         let message = tokio::select! {
-            message = tokio::time::timeout(IDLE, requests.message()) => message,
+            message = tokio::time::timeout(idle, requests.message()) => message,
             () = arrivals.closed() => return,
         };
         let broken = match message {
@@ -90,7 +86,7 @@ async fn receive(mut requests: Streaming<AppendRequest>, arrivals: mpsc::Sender<
                 let Ok(room) = Arc::clone(&room).acquire_many_owned(size).await else {
                     return;
                 };
-                let arrival = Arrival::Request { request, at: Instant::now(), _room: room };
+                let arrival = Ok(Arrived { request, at: Instant::now(), room });
                 if arrivals.send(arrival).await.is_err() {
                     return;
                 }
@@ -102,10 +98,10 @@ async fn receive(mut requests: Streaming<AppendRequest>, arrivals: mpsc::Sender<
                 Refusal::invalid("Request contains an invalid argument.")
             }
             Ok(Err(status)) => Refusal::new(status.code(), status.message()),
-            Err(_) => Refusal::new(Code::Aborted, Closing::Inactivity.message()),
+            Err(_) => Refusal::new(Code::Aborted, inactive_for(idle)),
         };
         // Where nobody takes it, the connection is gone already.
-        let _: Result<(), _> = arrivals.send(Arrival::Broken(broken)).await;
+        let _: Result<(), _> = arrivals.send(Err(broken)).await;
         return;
     }
 }
@@ -129,12 +125,10 @@ async fn carry_out(
             }
             arrival = waiting.recv() => arrival,
         };
-        let Some(arrival) = arrival else {
-            return;
-        };
-        let (request, at, _room) = match arrival {
-            Arrival::Request { request, at, _room } => (request, at, _room),
-            Arrival::Broken(refusal) => {
+        let Arrived { request, at, room } = match arrival {
+            None => return,
+            Some(Ok(arrived)) => arrived,
+            Some(Err(refusal)) => {
                 end(&answers, &refusal).await;
                 return;
             }
@@ -164,6 +158,7 @@ async fn carry_out(
             Fate::Refused(refusal) => Err(refusal.clone()),
             Fate::CarriedOut | Fate::ReplyLost => connection.append(&target, &request, &conditions),
         };
+        drop((request, room));
         if matches!(fate, Fate::ReplyLost) {
             end(&answers, &lost_reply()).await;
             return;

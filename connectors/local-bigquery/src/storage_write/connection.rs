@@ -1,4 +1,4 @@
-//! What an AppendRows connection remembers: its stream, the writer's schema, and what was said of the table.
+//! What an `AppendRows` connection remembers: its stream, the writer's schema, and what was said of the table.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -21,6 +21,9 @@ use crate::types::render;
 
 /// The most bytes of messages about wrong rows in one answer; further rows are not named.
 const ROW_ERROR_BYTES: usize = 1024 * 1024;
+
+/// The most top-level columns of a table that takes changes (documented).
+const MOST_KEYED_COLUMNS: usize = 2_000;
 
 /// A connection.
 pub(super) struct Connection {
@@ -138,7 +141,7 @@ impl Connection {
         let state = Arc::clone(&self.state);
         let now_ms = state.clock.now_ms();
         let message = request.row_bytes();
-        let count = u64::try_from(rows(message).count()).unwrap_or(u64::MAX);
+        let (count, whole) = count_rows(message);
         let bytes = u64::try_from(message.len()).unwrap_or(u64::MAX);
         state.traffic().append(&target.name.to_string(), Some(&target.name.table), count, bytes);
         let view = {
@@ -149,7 +152,10 @@ impl Connection {
             view
         };
         self.check_same_table(target, view.identity)?;
-        if rows(message).any(|row| row.is_err()) {
+        if count == 0 {
+            return Err(Refusal::invalid("The request has no rows."));
+        }
+        if !whole {
             return Err(Refusal::invalid("The rows of the request are not a valid proto message."));
         }
         let entity = target.name.to_string();
@@ -208,6 +214,11 @@ impl Connection {
         }
         let schema = WriterSchema::new(&descriptor, &view.columns, view.keyed)
             .map_err(|problem| Refusal::schema(problem, entity))?;
+        if schema.has_changes() && view.columns.len() > MOST_KEYED_COLUMNS {
+            return Err(Refusal::invalid(format!(
+                "A table that takes changes has at most {MOST_KEYED_COLUMNS} top-level columns. Entity: {entity}"
+            )));
+        }
         let schema = Arc::new(schema);
         self.fitted = Some(Fitted { descriptor, view: view.clone(), schema: Arc::clone(&schema) });
         Ok((schema, changed))
@@ -243,6 +254,11 @@ impl Connection {
         }
         if errors.is_empty() { Ok(decoded) } else { Err(Refusal::rows(errors, entity)) }
     }
+}
+
+/// How many rows a `ProtoRows` message has, and whether it can be read to its end.
+fn count_rows(message: &[u8]) -> (u64, bool) {
+    rows(message).fold((0, true), |(count, whole), row| (count + 1, whole && row.is_ok()))
 }
 
 fn row_error(index: usize, message: String) -> RowError {

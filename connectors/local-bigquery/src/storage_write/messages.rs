@@ -1,4 +1,4 @@
-//! AppendRows requests, read without taking their rows apart.
+//! `AppendRows` requests, read without taking their rows apart.
 //!
 //! The generated type would copy every row into a vector of its own. Here the rows stay one piece of the request.
 

@@ -23,7 +23,7 @@ pub(crate) struct Refusal {
     pub(crate) code: Code,
     pub(crate) message: String,
     storage: Option<StorageError>,
-    /// Whether an AppendRows connection goes on after it.
+    /// Whether an `AppendRows` connection goes on after it.
     pub(crate) in_band: bool,
     /// The rows that are wrong, by index.
     pub(crate) row_errors: Vec<RowError>,
@@ -74,7 +74,7 @@ impl Refusal {
         }
     }
 
-    /// `google.rpc.Status`, as it stands in an AppendRows response.
+    /// `google.rpc.Status`, as it stands in an `AppendRows` response.
     pub(crate) fn rpc_status(&self) -> rpc::Status {
         let details = self
             .storage

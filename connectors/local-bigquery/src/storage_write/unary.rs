@@ -115,7 +115,7 @@ async fn serve<Ask, Answer>(
     method: Method,
     request: Request<Incoming>,
     table: fn(&Ask) -> Option<TableName>,
-    work: fn(&mut Store, &Call, Ask) -> Result<Answer, Refusal>,
+    work: fn(&mut Store, &Call, &Ask) -> Result<Answer, Refusal>,
 ) -> HttpAnswer
 where
     Ask: Message + Default + 'static,
@@ -132,7 +132,7 @@ struct Unary<Ask, Answer> {
     calls: Calls,
     method: Method,
     table: fn(&Ask) -> Option<TableName>,
-    work: fn(&mut Store, &Call, Ask) -> Result<Answer, Refusal>,
+    work: fn(&mut Store, &Call, &Ask) -> Result<Answer, Refusal>,
 }
 
 impl<Ask: Send + 'static, Answer: Send + 'static> UnaryService<Ask> for Unary<Ask, Answer> {
@@ -164,7 +164,7 @@ impl<Ask: Send + 'static, Answer: Send + 'static> UnaryService<Ask> for Unary<As
                 Fate::CarriedOut | Fate::ReplyLost => {}
             }
             let call = Call { conditions, now_ms: state.clock.now_ms() };
-            let answer = work(&mut state.store(), &call, ask);
+            let answer = work(&mut state.store(), &call, &ask);
             if call.conditions.late_reply_ms > 0 {
                 tokio::time::sleep(Duration::from_millis(call.conditions.late_reply_ms)).await;
             }
@@ -197,14 +197,14 @@ fn timestamp(ms: u64) -> Timestamp {
     Timestamp { seconds, nanos }
 }
 
-fn create(store: &mut Store, call: &Call, ask: CreateWriteStreamRequest) -> Result<WriteStream, Refusal> {
+fn create(store: &mut Store, call: &Call, ask: &CreateWriteStreamRequest) -> Result<WriteStream, Refusal> {
     let table = table_of(&ask.parent)?;
-    let wanted = ask.write_stream.unwrap_or_default();
-    let kind = match Type::try_from(wanted.r#type) {
-        Ok(Type::Committed) => StreamType::Committed,
-        Ok(Type::Pending) => StreamType::Pending,
-        Ok(Type::Buffered) => StreamType::Buffered,
-        Ok(Type::Unspecified) | Err(_) => {
+    let wanted = ask.write_stream.as_ref().map_or(Type::Unspecified, WriteStream::r#type);
+    let kind = match wanted {
+        Type::Committed => StreamType::Committed,
+        Type::Pending => StreamType::Pending,
+        Type::Buffered => StreamType::Buffered,
+        Type::Unspecified => {
             return Err(Refusal::invalid("A write stream's type must be COMMITTED, PENDING or BUFFERED."));
         }
     };
@@ -215,7 +215,7 @@ fn create(store: &mut Store, call: &Call, ask: CreateWriteStreamRequest) -> Resu
     describe(store, &name, true, call)
 }
 
-fn get(store: &mut Store, call: &Call, ask: GetWriteStreamRequest) -> Result<WriteStream, Refusal> {
+fn get(store: &mut Store, call: &Call, ask: &GetWriteStreamRequest) -> Result<WriteStream, Refusal> {
     let name = stream_of(&ask.name)?;
     store.writer_view(&name, 0, call.conditions.not_found_until_ms, call.now_ms)?;
     describe(store, &name, ask.view == i32::from(WriteStreamView::Full), call)
@@ -249,7 +249,7 @@ fn describe(store: &mut Store, name: &StreamName, full: bool, call: &Call) -> Re
 fn finalize(
     store: &mut Store,
     call: &Call,
-    ask: FinalizeWriteStreamRequest,
+    ask: &FinalizeWriteStreamRequest,
 ) -> Result<FinalizeWriteStreamResponse, Refusal> {
     let name = stream_of(&ask.name)?;
     store.writer_view(&name, 0, call.conditions.not_found_until_ms, call.now_ms)?;
@@ -257,7 +257,7 @@ fn finalize(
     Ok(FinalizeWriteStreamResponse { row_count })
 }
 
-fn flush(store: &mut Store, call: &Call, ask: FlushRowsRequest) -> Result<FlushRowsResponse, Refusal> {
+fn flush(store: &mut Store, call: &Call, ask: &FlushRowsRequest) -> Result<FlushRowsResponse, Refusal> {
     let name = stream_of(&ask.write_stream)?;
     let Some(offset) = ask.offset else {
         return Err(Refusal::invalid("FlushRows needs an offset."));
@@ -270,7 +270,7 @@ fn flush(store: &mut Store, call: &Call, ask: FlushRowsRequest) -> Result<FlushR
 fn commit(
     store: &mut Store,
     call: &Call,
-    ask: BatchCommitWriteStreamsRequest,
+    ask: &BatchCommitWriteStreamsRequest,
 ) -> Result<BatchCommitWriteStreamsResponse, Refusal> {
     let parent = table_of(&ask.parent)?;
     if ask.write_streams.is_empty() || ask.write_streams.len() > MOST_COMMITTED {

@@ -141,6 +141,7 @@ impl Store {
             let message = format!("Dataset {name} is still in use");
             return Err(ApiError::new(400, "resourceInUse", message));
         }
+        self.expire_streams(|stream| stream.table.dataset == *name);
         match self.datasets.remove(name) {
             Some(_) => Ok(()),
             None => Err(ApiError::not_found("Dataset", name)),

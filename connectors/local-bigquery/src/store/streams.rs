@@ -103,7 +103,7 @@ struct Waiting {
 pub(crate) struct WriterView {
     pub(crate) identity: u64,
     pub(crate) columns: Columns,
-    /// Whether the columns are already those in force.
+    /// Whether rows may carry changes by primary key.
     pub(crate) keyed: bool,
 }
 
@@ -425,3 +425,7 @@ fn stream_id(now_ms: u64, number: u64) -> String {
     );
     URL_SAFE_NO_PAD.encode([b"\x0a\x27", text.as_bytes()].concat())
 }
+
+#[cfg(test)]
+#[path = "streams_tests.rs"]
+mod tests;

@@ -18,7 +18,7 @@ struct Change {
     #[prost(string, optional, tag = "2")]
     name: Option<String>,
     #[prost(string, optional, tag = "3")]
-    change_type: Option<String>,
+    action: Option<String>,
     #[prost(string, optional, tag = "4")]
     sequence: Option<String>,
 }
@@ -30,10 +30,9 @@ fn change_descriptor() -> DescriptorProto {
     descriptor(fields)
 }
 
-fn change(id: i64, name: &str, change_type: &str, sequence: &str) -> Vec<u8> {
+fn change(id: i64, name: &str, action: &str, sequence: &str) -> Vec<u8> {
     let text = |text: &str| (!text.is_empty()).then(|| text.to_owned());
-    Change { id: Some(id), name: text(name), change_type: text(change_type), sequence: text(sequence) }
-        .encode_to_vec()
+    Change { id: Some(id), name: text(name), action: text(action), sequence: text(sequence) }.encode_to_vec()
 }
 
 async fn keyed_server() -> Server {
@@ -52,7 +51,7 @@ impl Server {
         let stream = default_stream("t");
         let mut connection = self.connect(&stream).await;
         connection.send(first(&stream, change_descriptor(), None, rows)).await;
-        let answer = connection.next().await.unwrap();
+        let answer = connection.next().await.expect("an answer");
         if answer.row_errors.is_empty() {
             offset_of(&answer);
         }
@@ -62,7 +61,7 @@ impl Server {
     fn names(&self) -> Vec<(i64, Json)> {
         let rows = self.rows("t");
         let mut names: Vec<_> =
-            rows.iter().map(|row| (row["id"].as_i64().unwrap(), row["name"].clone())).collect();
+            rows.iter().map(|row| (row["id"].as_i64().expect("an id"), row["name"].clone())).collect();
         names.sort_by_key(|(id, _)| *id);
         names
     }

@@ -302,3 +302,25 @@ async fn a_field_that_the_table_has_not_is_refused() {
     connection.next().await.unwrap();
     assert_eq!(server.ids("t"), vec![1]);
 }
+
+// "BigQuery closes the gRPC connection if the connection remains idle for too long."
+#[tokio::test]
+async fn an_idle_connection_is_closed_and_its_stream_goes_on_over_another() {
+    let options = Options { append_idle: std::time::Duration::from_millis(50), ..Options::default() };
+    let server = Server::with_people(options).await;
+    let stream = server.create(StreamType::Buffered).await;
+    let mut connection = server.connect(&stream).await;
+    connection.send(first(&stream, person_descriptor(), Some(0), people([0]))).await;
+    offset_of(&connection.next().await.unwrap());
+    let closed = connection.next().await.unwrap_err();
+    assert_eq!(closed.code(), Code::Aborted);
+    assert!(closed.message().contains("inactive"), "{}", closed.message());
+    assert_eq!(offset_of(&server.append(&stream, Some(1), people([1])).await.unwrap()), Some(1));
+}
+
+#[tokio::test]
+async fn a_request_without_rows_is_refused() {
+    let server = Server::with_people(Options::default()).await;
+    let refused = server.append(&default_stream("t"), None, Vec::new()).await.unwrap_err();
+    assert_eq!(refused.code(), Code::InvalidArgument);
+}

@@ -183,6 +183,18 @@ async fn a_late_reply_is_stored_at_once_and_a_slow_call_is_not() {
     }
 }
 
+// What a writer sees that was stopped for a while, and whose stream another one has ended meanwhile.
+#[tokio::test]
+async fn a_slow_append_finds_its_stream_finalized() {
+    let server = server_with(vec![appends(What::Slow { ms: 2_000 }).times(1)]).await;
+    let stream = server.create(StreamType::Buffered).await;
+    let mut zombie = server.connect(&stream).await;
+    zombie.send(first(&stream, person_descriptor(), Some(0), people([0]))).await;
+    assert_eq!(server.finalize(&stream).await.unwrap(), 0);
+    let finalized = (Code::InvalidArgument, Some(StorageErrorCode::StreamFinalized));
+    assert_eq!(refusal_of(&zombie.next().await.unwrap()), finalized);
+}
+
 // The same errors come as an answer or as the status that ends the call: "the returned google.rpc.Status can include a
 // StorageError".
 #[tokio::test]

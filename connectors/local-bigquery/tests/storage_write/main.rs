@@ -6,6 +6,7 @@ mod connections;
 mod count_only;
 mod faults;
 mod python;
+mod rate;
 mod rows;
 mod streams;
 mod support;

@@ -160,7 +160,11 @@ async fn pending_streams_become_visible_together_or_not_at_all() {
 }
 
 fn codes(answer: &api::BatchCommitWriteStreamsResponse) -> Vec<StorageErrorCode> {
-    answer.stream_errors.iter().map(|error| StorageErrorCode::try_from(error.code).unwrap()).collect()
+    answer
+        .stream_errors
+        .iter()
+        .map(|error| StorageErrorCode::try_from(error.code).expect("a known code"))
+        .collect()
 }
 
 #[tokio::test]
@@ -247,7 +251,7 @@ async fn a_stream_that_nobody_uses_expires() {
     assert_eq!(status_of(&refused), not_found);
     // A use begins the time anew.
     server.flush(&buffered, 0).await.unwrap();
-    clock.advance(7 * day - Duration::from_mins(1));
+    clock.advance((7 * day).checked_sub(Duration::from_mins(1)).unwrap());
     assert_eq!(server.finalize(&buffered).await.unwrap(), 2);
     clock.advance(7 * day);
     assert_eq!(status_of(&server.finalize(&buffered).await.unwrap_err()), not_found);

@@ -213,7 +213,7 @@ pub(crate) fn request(
     }
 }
 
-/// An AppendRows connection.
+/// An `AppendRows` connection.
 pub(crate) struct Connection {
     pub(crate) requests: mpsc::Sender<api::AppendRowsRequest>,
     pub(crate) answers: tonic::Streaming<api::AppendRowsResponse>,

@@ -98,6 +98,12 @@ fn schema() -> DescriptorProto {
     DescriptorProto { nested_type: vec![who], ..descriptor(fields) }
 }
 
+/// A DATETIME in the layout of `CivilTimeEncoder`: each part above the next one's bits.
+fn packed(parts: [i64; 7]) -> i64 {
+    let bits = [14, 4, 5, 5, 6, 6, 20];
+    parts.iter().zip(bits).fold(0, |above, (part, bits)| (above << bits) + part)
+}
+
 // "Supported protocol buffer and Arrow data types": DATE as days, TIMESTAMP as microseconds, DATETIME as a civil-encoded
 // integer, TIME as text, decimals as text, RECORD as a nested message, REPEATED as an array.
 #[tokio::test]
@@ -115,8 +121,7 @@ async fn a_value_of_every_type_arrives() {
         raw: Some(vec![0, 255]),
         day: Some(-1),
         clock: Some("23:59:59.000001".into()),
-        // 2026-11-23T21:05:09.5 in the layout of CivilTimeEncoder.
-        wall: Some((((((2026 << 4 | 11) << 5 | 23) << 5 | 21) << 6 | 5) << 6 | 9) << 20 | 500_000),
+        wall: Some(packed([2026, 11, 23, 21, 5, 9, 500_000])),
         at: Some(1_795_467_909_000_001),
         who: Some(Who { name: Some("a".into()), level: Some(-7) }),
         plain: vec![1, -2],

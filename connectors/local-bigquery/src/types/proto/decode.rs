@@ -230,14 +230,15 @@ fn scalar<'a>(wire: &Wire, content: Content<'a>) -> Result<Scalar<'a>, Malformed
     Ok(match (wire, content) {
         (Wire::Double, Content::Fixed64(bits)) => Scalar::Float(f64::from_bits(bits)),
         (Wire::Float, Content::Fixed32(bits)) => Scalar::Float(f64::from(f32::from_bits(bits))),
-        (Wire::Signed, Content::Varint(value)) => Scalar::Integer(value.cast_signed()),
+        (Wire::Signed, Content::Varint(value)) | (Wire::SignedFixed64, Content::Fixed64(value)) => {
+            Scalar::Integer(value.cast_signed())
+        }
         (Wire::Unsigned, Content::Varint(value)) | (Wire::Fixed64, Content::Fixed64(value)) => {
             Scalar::Unsigned(value)
         }
         (Wire::ZigZag, Content::Varint(value)) => Scalar::Integer(unzigzag(value)),
         (Wire::Fixed32, Content::Fixed32(value)) => Scalar::Unsigned(u64::from(value)),
         (Wire::SignedFixed32, Content::Fixed32(value)) => Scalar::Integer(i64::from(value.cast_signed())),
-        (Wire::SignedFixed64, Content::Fixed64(value)) => Scalar::Integer(value.cast_signed()),
         (Wire::Bool, Content::Varint(value)) => Scalar::Bool(value != 0),
         (Wire::String, Content::Bytes(bytes)) => {
             Scalar::Text(std::str::from_utf8(bytes).map_err(|_| Malformed)?)
@@ -333,4 +334,144 @@ fn binary(bytes: &[u8], longest: Option<usize>) -> Result<Value, String> {
 
 fn shown(text: &str) -> String {
     text.chars().take(SHOWN).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::column::parse_fields;
+    use super::*;
+    use proptest::prelude::*;
+    use prost_types::field_descriptor_proto::{Label, Type};
+    use prost_types::{DescriptorProto, FieldDescriptorProto};
+    use serde_json::json;
+
+    fn schema(fields: &[(&str, i32, Type, Label)], columns: &[Column], keyed: bool) -> WriterSchema {
+        let field = |(name, number, kind, label): &(&str, i32, Type, Label)| FieldDescriptorProto {
+            name: Some((*name).to_owned()),
+            number: Some(*number),
+            r#type: Some((*kind).into()),
+            label: Some((*label).into()),
+            type_name: (*kind == Type::Message).then(|| "Inner".to_owned()),
+            ..FieldDescriptorProto::default()
+        };
+        let inner = DescriptorProto {
+            name: Some("Inner".to_owned()),
+            field: vec![field(&("x", 1, Type::Sint64, Label::Repeated))],
+            ..DescriptorProto::default()
+        };
+        let descriptor = DescriptorProto {
+            field: fields.iter().map(field).collect(),
+            nested_type: vec![inner],
+            ..DescriptorProto::default()
+        };
+        WriterSchema::new(&descriptor, columns, keyed).unwrap()
+    }
+
+    /// One value of a column, as `wire` gives it.
+    fn one(kind: &str, proto: Type, wire: &[u8]) -> Result<Value, String> {
+        let columns = parse_fields(&json!([{"name": "x", "type": kind}])).unwrap();
+        let schema = schema(&[("x", 1, proto, Label::Optional)], &columns, false);
+        decode_row(&schema, &columns, wire).map(|mut decoded| decoded.row.remove(0))
+    }
+
+    fn varint(value: u64) -> Vec<u8> {
+        let mut wire = vec![8];
+        prost::encoding::encode_varint(value, &mut wire);
+        wire
+    }
+
+    fn text(text: &str) -> Vec<u8> {
+        let mut wire = vec![10];
+        prost::encoding::encode_varint(text.len() as u64, &mut wire);
+        wire.extend_from_slice(text.as_bytes());
+        wire
+    }
+
+    // "Supported protocol buffer and Arrow data types": each column's second forms.
+    #[test]
+    fn a_column_takes_every_form_of_its_value() {
+        assert_eq!(one("BOOL", Type::Int64, &varint(2)), Ok(Value::Bool(true)));
+        assert_eq!(one("INTEGER", Type::Sint64, &varint(3)), Ok(Value::Integer(-2)));
+        assert_eq!(one("INTEGER", Type::Sfixed32, &[0x0D, 0xFE, 255, 255, 255]), Ok(Value::Integer(-2)));
+        assert_eq!(
+            one("NUMERIC", Type::Uint64, &varint(u64::MAX)),
+            Ok(Value::Text(u64::MAX.to_string().into()))
+        );
+        assert_eq!(
+            one("NUMERIC", Type::Double, &[&[9][..], &1.5_f64.to_le_bytes()].concat()),
+            Ok(Value::Text("1.5".into()))
+        );
+        assert_eq!(one("BYTES", Type::String, &text("hi")), Ok(Value::Text("aGk=".into())));
+        assert_eq!(one("DATE", Type::String, &text("1970-01-02")), Ok(Value::Date(1)));
+        assert_eq!(
+            one("DATETIME", Type::String, &text("1970-01-01 00:00:01")),
+            Ok(Value::DateTime(1_000_000))
+        );
+        assert_eq!(one("TIME", Type::Int64, &varint(1 << 20)), Ok(Value::Time(1_000_000)));
+    }
+
+    // The same page: DATE from -719162 to 2932896.
+    #[test]
+    fn what_is_out_of_range_is_refused() {
+        assert_eq!(one("DATE", Type::Int64, &varint(2_932_896)), Ok(Value::Date(2_932_896)));
+        assert!(one("DATE", Type::Int64, &varint(2_932_897)).is_err());
+        assert!(one("DATE", Type::Int64, &varint((-719_163_i64).cast_unsigned())).is_err());
+        assert!(one("TIMESTAMP", Type::Int64, &varint(i64::MAX.cast_unsigned())).is_err());
+        assert!(one("TIME", Type::Int64, &varint(u64::MAX)).is_err());
+        assert!(one("NUMERIC", Type::Double, &[&[9][..], &f64::NAN.to_le_bytes()].concat()).is_err());
+        assert!(one("JSON", Type::String, &text("{")).is_err());
+        assert!(one("STRING", Type::String, &[10, 1, 0xFF]).is_err());
+    }
+
+    #[test]
+    fn errors_name_the_field_with_its_path() {
+        let columns = parse_fields(&json!([{"name": "who", "type": "RECORD", "fields": [
+            {"name": "x", "type": "INTEGER", "mode": "REPEATED"}]}]))
+        .unwrap();
+        let schema = schema(&[("who", 1, Type::Message, Label::Optional)], &columns, false);
+        // A packed list that ends in the middle of a number.
+        let refused = decode_row(&schema, &columns, &[10, 3, 10, 1, 0x80]).unwrap_err();
+        assert_eq!(refused, "Field who.x: the packed list is malformed.");
+        let row = decode_row(&schema, &columns, &[10, 6, 10, 2, 2, 4, 8, 6]).unwrap().row;
+        let list = Value::List(vec![Value::Integer(1), Value::Integer(2), Value::Integer(3)]);
+        assert_eq!(row, vec![Value::Record(vec![list])]);
+    }
+
+    #[test]
+    fn a_proto_field_that_is_required_must_be_there() {
+        let columns = parse_fields(&json!([{"name": "x", "type": "INTEGER"}])).unwrap();
+        let schema = schema(&[("x", 7, Type::Int64, Label::Required)], &columns, false);
+        assert!(decode_row(&schema, &columns, &[]).unwrap_err().contains("number 7"));
+        assert!(decode_row(&schema, &columns, &[56, 0]).is_ok());
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_it_panic(
+            bytes in proptest::collection::vec(any::<u8>(), 0..60),
+            wire_types in proptest::collection::vec(0_u8..6, 0..6),
+        ) {
+            let kinds = json!([
+                {"name": "a", "type": "INTEGER", "mode": "REPEATED"}, {"name": "b", "type": "NUMERIC"},
+                {"name": "c", "type": "TIMESTAMP"}, {"name": "d", "type": "DATETIME"}, {"name": "e", "type": "FLOAT"},
+                {"name": "f", "type": "RECORD", "mode": "REPEATED",
+                    "fields": [{"name": "x", "type": "INTEGER", "mode": "REPEATED"}]}
+            ]);
+            let columns = parse_fields(&kinds).unwrap();
+            let fields = [
+                ("a", 1, Type::Int64, Label::Repeated), ("b", 2, Type::String, Label::Optional),
+                ("c", 3, Type::Int64, Label::Optional), ("d", 4, Type::Int64, Label::Optional),
+                ("e", 5, Type::Double, Label::Optional), ("f", 6, Type::Message, Label::Repeated),
+                ("_CHANGE_TYPE", 7, Type::String, Label::Optional),
+                ("_CHANGE_SEQUENCE_NUMBER", 8, Type::String, Label::Optional),
+            ];
+            let schema = schema(&fields, &columns, true);
+            let _ = decode_row(&schema, &columns, &bytes);
+            // Noise that begins as a field does comes further.
+            for (number, wire_type) in (1_u8..).zip(&wire_types) {
+                let row = [&[number << 3 | wire_type][..], &bytes].concat();
+                let _ = decode_row(&schema, &columns, &row);
+            }
+        }
+    }
 }
