@@ -195,6 +195,27 @@ async fn a_slow_append_finds_its_stream_finalized() {
     assert_eq!(refusal_of(&zombie.next().await.unwrap()), finalized);
 }
 
+// Nothing is promised of a request that got no answer: it may still be stored after its client is gone.
+#[tokio::test]
+async fn a_slow_append_is_stored_although_its_connection_is_gone() {
+    let server = server_with(vec![appends(What::Slow { ms: 1_000 }).times(1)]).await;
+    let stream = server.create(StreamType::Committed).await;
+    let gone = server.connect(&stream).await;
+    gone.send(first(&stream, person_descriptor(), Some(0), people([0]))).await;
+    let url = format!("http://{}/__faults", server.bigquery.address());
+    let stored = async {
+        while server.send(server.http.get(&url)).await.1 != json!([]) {}
+        drop(gone);
+        while server.ids("t").is_empty() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, stored).await.unwrap();
+    let exists = (Code::AlreadyExists, Some(StorageErrorCode::OffsetAlreadyExists));
+    assert_eq!(refusal_of(&server.append(&stream, Some(0), people([0])).await.unwrap()), exists);
+    assert_eq!(server.ids("t"), vec![0]);
+}
+
 // The same errors come as an answer or as the status that ends the call: "the returned google.rpc.Status can include a
 // StorageError".
 #[tokio::test]
