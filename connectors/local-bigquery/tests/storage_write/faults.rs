@@ -139,7 +139,7 @@ async fn an_exhausted_quota_and_a_proxy_have_their_codes() {
 // Response messages "arrive in the same order as the requests were sent".
 #[tokio::test]
 async fn slow_and_late_answers_do_not_add_up_and_keep_their_order() {
-    for what in [What::Slow { ms: 200 }, What::LateReply { ms: 200 }] {
+    for what in [What::Slow { ms: 500 }, What::LateReply { ms: 500 }] {
         let server = server_with(vec![appends(what.clone())]).await;
         let stream = server.create(StreamType::Buffered).await;
         let mut connection = server.connect(&stream).await;
