@@ -265,7 +265,7 @@ fn the_commands_for_dead_letters_count_them_and_send_them_back() {
     let preparation = format!(
         "echo '{{}}' | txconnect publish {topic}\n\
          txconnect run pipelines/transactions-stdout.yaml --until-end --set name=readme-{unique} \
-         --set on_error=dead_letter --set 'source.kafka.topics=[{topic}]' --set 'dead_letters.topic={{topic}}.dead-letters'\n"
+         --set on_error=dead_letter --set 'source.kafka.topics=[{topic}]' --set 'dead_letters.topic=\"{{topic}}.dead-letters\"'\n"
     );
     workplace.said("the test itself", &preparation, &variables);
     let (mut said, mut found) = (String::new(), 0);

@@ -238,7 +238,7 @@ fn keys_that_do_not_fit_each_other_are_told() {
     let found = complaints(
         "source: { kafka: { brokers: b, topics: [t, t.dead] } }\ndecode: string\nvalidate: { schema: \
          'schemas/{topic}.json' }\nbatch: { rows: 60000, bytes: 16MiB }\nmemory: 32MiB\ndead_letters: { topic: \
-         '{topic}.dead' }\non_error: skip\nsink: { bigquery: { project: p-1, dataset: d } }\n",
+         '{topic}.dead' }\non_error: skip\nsink: { bigquery: { project: p-1, dataset: d, api: insert_all } }\n",
     );
     insta::assert_snapshot!(found);
     let found = complaints(&format!("{SMALLEST}on_error: {{ decode: dead_letter, sink: skip }}\n"));

@@ -259,6 +259,11 @@ impl AtLeastOnce {
         self.partitions.get(&slot).is_none_or(|partition| partition.ledger.is_idle())
     }
 
+    /// The end of the finished prefix.
+    pub fn finished(&self, slot: Slot) -> Option<i64> {
+        self.partitions.get(&slot).map(|partition| partition.ledger.finished())
+    }
+
     /// The position that the group has stored, as far as we know.
     pub fn committed(&self, slot: Slot) -> Option<i64> {
         self.partitions.get(&slot).and_then(|partition| partition.committed)

@@ -18,6 +18,8 @@ pub struct Delivery {
     actions: Vec<Action>,
     /// Partitions to be started anew if the group still says that they are ours.
     fenced: Vec<(Slot, Assignment)>,
+    /// A commit may still arrive that nobody may count on any more.
+    rejoin: bool,
 }
 
 /// What stands beside the commits.
@@ -45,7 +47,7 @@ impl Delivery {
     }
 
     fn new(commits: AtLeastOnce, beside: Beside) -> Self {
-        Self { commits, beside, actions: Vec::new(), fenced: Vec::new() }
+        Self { commits, beside, actions: Vec::new(), fenced: Vec::new(), rejoin: false }
     }
 
     /// The machine of the commits, to be asked.
@@ -105,6 +107,11 @@ impl Delivery {
                         }
                     }
                 }
+                Event::DrainDeadline => {
+                    for slot in self.commits.held() {
+                        streams.give_up(slot, self.commits.finished(slot).unwrap_or_default());
+                    }
+                }
                 Event::Revoked { slots } => {
                     for slot in slots {
                         streams.closing(*slot);
@@ -138,20 +145,26 @@ impl Delivery {
         matches!(self.beside, Beside::TwoPhase(_))
     }
 
-    /// What came of a commit that was never answered: `found` is what the group has stored now. A commit that is not
-    /// there may still arrive; then the partition goes on with other streams, which it cannot touch.
+    /// What came of a commit that was never answered: `found` is what the group has stored now. A commit that is not there
+    /// may still arrive, as long as the membership counts under which it was sent, and would then replace whatever was
+    /// committed after it: so nothing more is committed for its partitions, under whatever assignment they are read now,
+    /// and [`Self::take_rejoin`] tells that the group is to be joined anew.
     pub fn looked_up(&mut self, token: CommitToken, slot: Slot, found: Option<(i64, &str)>) -> CommitOutcome {
         let Beside::TwoPhase(streams) = &mut self.beside else { return CommitOutcome::Unknown };
-        match streams.is_stored(token, slot, found) {
-            Some(true) => return CommitOutcome::Stored,
-            Some(false) => {
-                if let Some(assignment) = self.commits.assignment(slot) {
-                    self.restart(slot, assignment);
-                }
-            }
-            None => {}
+        if streams.is_stored(token, slot, found) == Some(true) {
+            return CommitOutcome::Stored;
+        }
+        self.rejoin = true;
+        if let Some(assignment) = self.commits.assignment(slot) {
+            self.restart(slot, assignment);
         }
         CommitOutcome::MembershipLost
+    }
+
+    /// Whether the group has to be left and joined anew, told once: a commit without an answer may still arrive until then.
+    /// No partition is to be started before the group has given it under the new membership.
+    pub fn take_rejoin(&mut self) -> bool {
+        std::mem::take(&mut self.rejoin)
     }
 
     /// A partition is read from `position` on, and `inherited` stands beside it. To be told after [`Event::Assigned`].
@@ -266,5 +279,75 @@ impl Delivery {
             let noted = Event::Noted { slot, assignment, version, settled };
             self.commits.handle(noted, &mut self.actions);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::delivery::{Answer, Placement, Rows};
+
+    const SLOT: Slot = Slot(0);
+
+    fn span(assignment: u64, first: i64, next: i64) -> Span {
+        Span { slot: SLOT, assignment: Assignment(assignment), first, next }
+    }
+
+    /// Reads a partition from offset 0 on, and brings ten rows into a stream.
+    fn appended(delivery: &mut Delivery, assignment: u64, stream: &str) {
+        let (id, span) = (Assignment(assignment), span(assignment, 0, 10));
+        delivery.handle(Event::Assigned { slot: SLOT, assignment: id, position: 0, committed: false });
+        delivery.streams_started(SLOT, id, 0, StreamsNote::default());
+        delivery.handle(Event::HandedOver(span));
+        let rows = [Rows { table: "t".into(), rows: 10 }];
+        let streams = delivery.streams_mut().unwrap();
+        assert_eq!(streams.place(&span, &rows), Placement::Open("t".into()));
+        streams.opened(SLOT, id, &"t".into(), StreamName(stream.into()));
+        assert!(matches!(streams.place(&span, &rows), Placement::Append(_)));
+        streams.answered(&span, "t", Answer::Stored);
+        delivery.handle(Event::Finished(span));
+    }
+
+    fn sent(delivery: &mut Delivery) -> (CommitToken, String) {
+        delivery.handle(Event::CommitDue);
+        let Some(Action::Commit { token, positions }) = delivery.take_actions().pop() else {
+            panic!("nothing is committed")
+        };
+        let note = delivery.note(token, SLOT, positions[0].1);
+        (token, note.unwrap())
+    }
+
+    #[test]
+    fn a_commit_that_may_still_arrive_calls_for_a_new_membership() {
+        let mut delivery = Delivery::two_phase();
+        appended(&mut delivery, 1, "a");
+        let (token, _) = sent(&mut delivery);
+        assert!(!delivery.take_rejoin());
+        assert_eq!(delivery.looked_up(token, SLOT, None), CommitOutcome::MembershipLost);
+        assert!(delivery.take_rejoin() && !delivery.take_rejoin(), "it is told once");
+        assert!(!delivery.commits().is_current(SLOT, Assignment(1)));
+        assert_eq!(delivery.take_fenced(), [(SLOT, Assignment(1))]);
+    }
+
+    #[test]
+    fn a_commit_that_is_found_needs_nothing_more() {
+        let mut delivery = Delivery::two_phase();
+        appended(&mut delivery, 1, "a");
+        let (token, note) = sent(&mut delivery);
+        assert_eq!(delivery.looked_up(token, SLOT, Some((10, &note))), CommitOutcome::Stored);
+        assert!(!delivery.take_rejoin());
+    }
+
+    #[test]
+    fn a_partition_that_was_started_anew_meanwhile_commits_nothing_that_an_older_commit_could_replace() {
+        let mut delivery = Delivery::two_phase();
+        appended(&mut delivery, 1, "a");
+        let (token, note) = sent(&mut delivery);
+        delivery.fenced(&[span(1, 0, 10)]);
+        appended(&mut delivery, 2, "b");
+        // Even found: whoever reads on from there is no assignment of before.
+        assert_eq!(delivery.looked_up(token, SLOT, Some((10, &note))), CommitOutcome::MembershipLost);
+        assert!(delivery.take_rejoin());
+        assert!(!delivery.commits().is_current(SLOT, Assignment(2)));
     }
 }

@@ -50,6 +50,8 @@ struct Held {
     told: Option<(u64, bool)>,
     closing: bool,
     closed: bool,
+    /// The time to drain was over: what had not finished counts for nothing any more.
+    given_up: bool,
     broken: bool,
 }
 
@@ -279,6 +281,7 @@ impl TwoPhase {
             told: None,
             closing: false,
             closed: false,
+            given_up: false,
             broken: false,
         };
         self.partitions.insert(slot, held);
@@ -291,7 +294,7 @@ impl TwoPhase {
 
     /// A span is on its way.
     pub fn handed_over(&mut self, span: Span) {
-        if let Some(held) = self.held_under(span.slot, span.assignment) {
+        if let Some(held) = self.held_under(span.slot, span.assignment).filter(|held| !held.given_up) {
             let flight = Flight { first: span.first, next: span.next, parts: Vec::new(), placed: false };
             held.flights.push_back(flight);
         }
@@ -331,12 +334,13 @@ impl TwoPhase {
         }
     }
 
-    /// Whether all rows of a span are in streams. A span without rows is.
+    /// Whether all rows of a span are in streams. A span without rows is; one that was given up counts for nothing.
     pub fn is_appended(&self, span: &Span) -> bool {
-        self.partitions
-            .get(&span.slot)
-            .filter(|held| held.assignment == span.assignment)
-            .is_some_and(|held| held.flights.iter().any(|flight| flight.covers(span) && flight.is_stored()))
+        self.partitions.get(&span.slot).filter(|held| held.assignment == span.assignment).is_some_and(
+            |held| {
+                held.given_up || held.flights.iter().any(|flight| flight.covers(span) && flight.is_stored())
+            },
+        )
     }
 
     /// The partition's streams are not to be trusted any more: nothing is appended or committed under this assignment.
@@ -388,8 +392,7 @@ impl TwoPhase {
     }
 
     /// The answer to a commit never came, and this is what the group has stored now. Answers whether it is that
-    /// commit; if not, the partition has to be started anew: it may still arrive.
-    /// `None`: nobody waits for that commit any more.
+    /// commit; if not, it may still arrive. `None`: nobody waits for that commit any more.
     pub fn is_stored(&self, token: CommitToken, slot: Slot, found: Option<(i64, &str)>) -> Option<bool> {
         let sent = self.partitions.get(&slot)?.sent.as_ref().filter(|sent| sent.token == token)?;
         Some(found.is_some_and(|(position, text)| sent.position == position && sent.text == text))
@@ -403,6 +406,15 @@ impl TwoPhase {
             if !held.streams.is_empty() {
                 held.version += 1;
             }
+        }
+    }
+
+    /// The time to drain is over: of a partition that is given back only what lies before `finished` still counts, so
+    /// that its streams can be named as finished without waiting for the rest.
+    pub fn give_up(&mut self, slot: Slot, finished: i64) {
+        if let Some(held) = self.partitions.get_mut(&slot).filter(|held| held.closing) {
+            held.given_up = true;
+            held.flights.retain(|flight| flight.next <= finished);
         }
     }
 
@@ -864,6 +876,32 @@ mod tests {
         assert_eq!(text.as_deref(), Some(r#"{"txconnect":1,"f":["old"],"q":10}"#));
         assert!(machine.news()[0].settled);
         assert_eq!(machine.steps(), [Step::LeaveBehind { stream: name("old") }]);
+    }
+
+    #[test]
+    fn what_a_drain_gives_up_does_not_keep_the_streams_from_being_finished() {
+        let mut machine = started();
+        machine.place(&span(10, 20), &rows(10));
+        machine.handed_over(span(20, 25));
+        machine.place(&span(20, 25), &rows(5));
+        answer(&mut machine, span(10, 20), Answer::Stored);
+        machine.closing(SLOT);
+        machine.give_up(SLOT, 20);
+        assert_eq!(answer(&mut machine, span(20, 25), Answer::Stored), Verdict::GoOn);
+        assert!(machine.is_appended(&span(20, 25)), "whoever brings it late is no cause for alarm");
+        assert_eq!(machine.place(&span(20, 25), &rows(5)), Placement::Gone);
+        machine.handed_over(span(25, 30));
+        assert_eq!(machine.place(&span(25, 30), &rows(5)), Placement::Gone);
+        assert_eq!(
+            commit(&mut machine, 1, 20).as_deref(),
+            Some(r#"{"txconnect":1,"s":[["new",10,0]]}"#),
+            "what had finished is committed"
+        );
+        machine.published(SLOT, ASSIGNMENT, &name("new"), 10, Published::Visible);
+        assert_eq!(commit(&mut machine, 2, 20).as_deref(), Some(r#"{"txconnect":1,"f":["new"]}"#));
+        machine.news();
+        machine.closing(SLOT);
+        assert_eq!(machine.news(), [], "and that was the last one");
     }
 
     #[test]

@@ -18,6 +18,8 @@ const TICK: Duration = Duration::from_millis(250);
 pub(super) enum AppendError {
     /// The flush has changed, or its turn comes later: look again.
     Changed,
+    /// The connection ended before the answer came, as servers end connections in normal operation.
+    Unanswered(SinkError),
     /// The sink.
     Sink(SinkError),
 }
@@ -30,6 +32,7 @@ enum Outcome {
     /// Rows before them have to be sent again first.
     Later,
     Rejected(Vec<RejectedRow>),
+    Unanswered(SinkError),
     Failed(SinkError),
 }
 
@@ -50,10 +53,11 @@ impl Outcome {
         match self {
             Self::Appended => 0,
             Self::Later => 1,
-            Self::Failed(SinkError::Fatal { .. }) => 4,
-            Self::Failed(_) => 2,
-            Self::Rejected(_) => 3,
-            Self::Gone => 5,
+            Self::Unanswered(_) => 2,
+            Self::Failed(SinkError::Fatal { .. }) => 5,
+            Self::Failed(_) => 3,
+            Self::Rejected(_) => 4,
+            Self::Gone => 6,
         }
     }
 }
@@ -83,6 +87,7 @@ pub(super) async fn append(
     let mut gone = Vec::new();
     let mut rejected = Vec::new();
     let mut failure = None;
+    let mut unanswered = None;
     let mut later = false;
     while let Some((slot, outcome)) = running.next().await {
         match outcome {
@@ -90,6 +95,7 @@ pub(super) async fn append(
             Outcome::Gone => gone.push(slot),
             Outcome::Later => later = true,
             Outcome::Rejected(rows) => rejected.extend(rows),
+            Outcome::Unanswered(error) => unanswered = Some(error),
             Outcome::Failed(fatal @ SinkError::Fatal { .. }) => failure = Some(fatal),
             Outcome::Failed(error) => drop(failure.get_or_insert(error)),
         }
@@ -104,8 +110,11 @@ pub(super) async fn append(
         // Indices of rows stay what they were: whole batches have been emptied, none has gone.
         _ if !rejected.is_empty() => Err(AppendError::Sink(SinkError::Rejected { rows: rejected })),
         Some(error) => Err(AppendError::Sink(error)),
-        None if changed => Err(AppendError::Changed),
-        None => Ok(()),
+        None => match unanswered {
+            Some(error) => Err(AppendError::Unanswered(error)),
+            None if changed => Err(AppendError::Changed),
+            None => Ok(()),
+        },
     }
 }
 
@@ -185,7 +194,7 @@ async fn append_batch(
             (Answer::Refused, Outcome::Rejected(rows.collect()))
         }
         Appended::NotStored(error) => (Answer::Refused, Outcome::Failed(error)),
-        Appended::Unknown { cause } => (Answer::Unanswered, Outcome::Failed(SinkError::transient(cause))),
+        Appended::Unknown { cause } => (Answer::Unanswered, Outcome::Unanswered(SinkError::transient(cause))),
         Appended::OutOfRange => (Answer::OutOfRange, Outcome::Later),
         Appended::Gone { cause } => {
             tracing::warn!(

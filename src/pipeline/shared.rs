@@ -340,6 +340,11 @@ impl Shared {
         outcome
     }
 
+    /// Whether the group has to be left and joined anew, told once.
+    pub(crate) fn take_rejoin(&self) -> bool {
+        self.delivery().take_rejoin()
+    }
+
     /// Resolves when something changes for rows that wait or for what is to be done at the sink, if it is enabled before
     /// its owner looks.
     pub(crate) fn watch(&self) -> Notified<'_> {

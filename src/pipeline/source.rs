@@ -9,12 +9,14 @@
 //! | `starting` | partitions that come |
 //! | `leaving` | partitions that go |
 //! | `commits` | sends what the delivery machine wants committed |
+//! | `rejoining` | leaves the group and joins it anew, so that nothing sent before counts any more |
 //! | `ending` | `--until-end`, the lag, `--timeout` |
 //! | `trouble` | what goes wrong between us and Kafka |
 
 mod commits;
 mod ending;
 mod leaving;
+mod rejoining;
 mod starting;
 mod topics;
 mod trouble;
@@ -28,6 +30,7 @@ use txconnect_connector_api::{OffsetStore, TopicPartition, WriteStreams};
 use txconnect_kafka::{Consumer, ConsumerEvent, KafkaError, Tuning};
 
 use self::commits::Lookup;
+use self::rejoining::Rejoin;
 use self::starting::Starts;
 use self::topics::NextLook;
 use super::RunOptions;
@@ -79,6 +82,8 @@ pub(super) struct Source {
     timers: Timers,
     /// A commit whose outcome the group has to be asked for.
     lookup: Option<Lookup>,
+    /// While the group is being left to be joined anew.
+    rejoin: Option<Rejoin>,
     progress: Progress,
     troubled: Option<Instant>,
 }
@@ -156,6 +161,7 @@ impl Source {
             next_look: NextLook::at_once(),
             timers: Timers { commit: now, ends: now, commit_sent: None },
             lookup: None,
+            rejoin: None,
             progress: Progress { flushes: 0, since: now },
             troubled: None,
         })
@@ -177,6 +183,7 @@ impl Source {
             }
             self.look_for_topics()?;
             self.events()?;
+            self.rejoin()?;
             self.start_partitions()?;
             self.lane_reports()?;
             self.commit_timer();
@@ -227,6 +234,9 @@ impl Source {
                 );
                 self.starts.remove(&partitions);
                 self.give_back(&partitions, lost);
+                if let Some(rejoin) = &mut self.rejoin {
+                    rejoin.revoked();
+                }
             }
             ConsumerEvent::Trouble(trouble) => self.trouble(&trouble)?,
             ConsumerEvent::Closed => {

@@ -77,6 +77,8 @@ struct Retry<'a> {
     backoff: Backoff,
     reminded: Instant,
     waiting: Option<Waiting<'a>>,
+    /// An append was not answered, and was sent again at once.
+    unanswered: bool,
 }
 
 /// Rows at which the pipeline is to stop, where a flush can be written up to them.
@@ -113,7 +115,8 @@ impl WriterTask<'_> {
     /// Dead letters go first: a sink that keeps the positions moves them with the rows, and no position may pass a dead
     /// letter that is not confirmed.
     async fn deliver(&self, flush: &mut Flush) -> Result<(), Failure> {
-        let mut retry = Retry { backoff: Backoff::new(), reminded: Instant::now(), waiting: None };
+        let mut retry =
+            Retry { backoff: Backoff::new(), reminded: Instant::now(), waiting: None, unanswered: false };
         let mut stops = Stops::default();
         flush.count_rows();
         loop {
@@ -130,7 +133,11 @@ impl WriterTask<'_> {
                 Some(streams) => match appends::append(streams, self.shared, flush).await {
                     Ok(()) => Ok(()),
                     Err(AppendError::Changed) => continue,
-                    Err(AppendError::Sink(error)) => Err(error),
+                    // Once in a row it is nothing to speak of.
+                    Err(AppendError::Unanswered(_)) if !std::mem::replace(&mut retry.unanswered, true) => {
+                        continue;
+                    }
+                    Err(AppendError::Unanswered(error) | AppendError::Sink(error)) => Err(error),
                 },
                 None => self.write(flush, &advances).await,
             };

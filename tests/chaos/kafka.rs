@@ -10,6 +10,8 @@ use rdkafka::error::KafkaError;
 use rdkafka::message::{Headers, Message};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
+use crate::records;
+
 /// For calls to the broker, which may be on its way up.
 const DEADLINE: Duration = Duration::from_mins(1);
 
@@ -28,15 +30,17 @@ pub(crate) type Positions = BTreeMap<Partition, i64>;
 pub(crate) struct Stored {
     pub(crate) partition: i32,
     pub(crate) offset: i64,
+    /// Milliseconds since 1970.
+    pub(crate) timestamp: i64,
     pub(crate) key: Option<Vec<u8>>,
     pub(crate) value: Option<Vec<u8>>,
     pub(crate) headers: Vec<(String, Vec<u8>)>,
 }
 
 impl Stored {
-    /// The number that is the record's key.
+    /// The number in the record's key.
     pub(crate) fn id(&self) -> Option<u64> {
-        std::str::from_utf8(self.key.as_deref()?).ok()?.parse().ok()
+        records::id_of(self.key.as_deref()?)
     }
 
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
@@ -103,6 +107,7 @@ impl Cluster {
                 Ok(message) => stored.push(Stored {
                     partition: message.partition(),
                     offset: message.offset(),
+                    timestamp: message.timestamp().to_millis().unwrap_or_default(),
                     key: message.key().map(<[u8]>::to_vec),
                     value: message.payload().map(<[u8]>::to_vec),
                     headers: message.headers().map_or_else(Vec::new, |headers| {

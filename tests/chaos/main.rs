@@ -24,14 +24,17 @@ mod sink;
 mod storm;
 mod traffic;
 mod verdict;
+mod versions;
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::time::Duration;
 
 use dice::mixed;
 use kafka::Cluster;
-use plan::{IntoPostgres, Mood, Plan, Protocol, Road, Sinks, Target, Write};
+use plan::{IntoPostgres, Mood, Plan, Protocol, Road, Sinks, Target, Way, Write};
 use storm::{Step, Storm};
+use verdict::Verdict;
 
 /// The longest that a round of `./dev chaos` lasts before the members are asked to end.
 const LONGEST: Duration = Duration::from_secs(75);
@@ -40,7 +43,18 @@ const LONGEST: Duration = Duration::from_secs(75);
 fn a_short_storm_loses_no_record() {
     let Some(cluster) = Cluster::of_the_tests() else { return };
     // The broker is other tests' too, so it is left alone.
-    let thrown = Plan::thrown(1, 3, Duration::from_secs(20), false, Sinks::BigQuery);
+    let thrown = Plan::thrown(1, 3, Duration::from_secs(20), false, Sinks::BigQuery(Some(Way::InsertAll)));
+    let plan = Plan { mood: Mood::Wild, protocol: Protocol::CooperativeSticky, rate: 2_000, ..thrown };
+    let verdict = Storm::new(&cluster, plan, false).run();
+    assert!(!verdict.is_guilty(), "{}", verdict.report());
+    eprintln!("{}", verdict.figures());
+}
+
+#[test]
+fn a_short_storm_into_write_streams_loses_no_record_and_doubles_none() {
+    let Some(cluster) = Cluster::of_the_tests() else { return };
+    let sinks = Sinks::BigQuery(Some(Way::TwoPhase));
+    let thrown = Plan::thrown(5, 3, Duration::from_secs(12), false, sinks);
     let plan = Plan { mood: Mood::Wild, protocol: Protocol::CooperativeSticky, rate: 2_000, ..thrown };
     let verdict = Storm::new(&cluster, plan, false).run();
     assert!(!verdict.is_guilty(), "{}", verdict.report());
@@ -89,20 +103,65 @@ fn a_partition_that_comes_back_starts_at_its_position() {
             partitions: 1,
             members: 0,
             lanes: 1,
-            in_flight: 1,
             rate: 2_000,
             rows: 50,
             ..Plan::thrown(2, 0, Duration::ZERO, false, sinks)
         };
+        let plan = Plan { target: plan.target.with_one_in_flight(), ..plan };
         let verdict = Storm::new(&cluster, plan, false).play(&steps);
         assert!(!verdict.is_guilty(), "{}", verdict.report());
     };
     // They wait most of the time.
     std::thread::scope(|scope| {
-        for sinks in [Sinks::BigQuery, Sinks::Stdout, Sinks::Postgres] {
+        let ways = [Way::InsertAll, Way::TwoPhase].map(|way| Sinks::BigQuery(Some(way)));
+        for sinks in ways.into_iter().chain([Sinks::Stdout, Sinks::Postgres]) {
             scope.spawn(move || round(sinks));
         }
     });
+}
+
+/// What came of the rounds of one kind.
+#[derive(Default)]
+struct Totals {
+    rounds: u64,
+    kills: u64,
+    records: u64,
+    rows: u64,
+    repeated: u64,
+    lost: u64,
+    letters: u64,
+    clean: usize,
+}
+
+impl Totals {
+    fn add(&mut self, verdict: &Verdict) {
+        self.rounds += 1;
+        self.kills += verdict.kills;
+        self.records += verdict.produced;
+        self.rows += verdict.rows;
+        self.repeated += verdict.repeated;
+        self.lost += verdict.lost;
+        self.letters += verdict.dead_letters;
+        self.clean += verdict.clean_runs;
+    }
+}
+
+impl fmt::Display for Totals {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            out,
+            "{} rounds, {} kills, {} records, {} lost, {} rows ({} repeated), {} dead letters, {} clean runs with \
+             balanced books",
+            self.rounds,
+            self.kills,
+            self.records,
+            self.lost,
+            self.rows,
+            self.repeated,
+            self.letters,
+            self.clean
+        )
+    }
 }
 
 /// What `./dev chaos` runs: rounds until there were enough kills.
@@ -119,11 +178,15 @@ fn many_storms_lose_no_record() {
     let rounds = number("CHAOS_ROUNDS").unwrap_or(u64::MAX);
     let servers = number("CHAOS_SERVERS") != Some(0);
     let sinks = std::env::var("CHAOS_SINK").unwrap_or_else(|_| "all".to_owned());
-    let sinks = Sinks::named(&sinks).unwrap_or_else(|| panic!("CHAOS_SINK names no sink: {sinks}"));
+    let mut sinks = Sinks::named(&sinks).unwrap_or_else(|| panic!("CHAOS_SINK names no sink: {sinks}"));
+    if let Ok(way) = std::env::var("CHAOS_WAY") {
+        let way = Way::named(&way).unwrap_or_else(|| panic!("CHAOS_WAY names no way into BigQuery: {way}"));
+        sinks = Sinks::BigQuery(Some(way));
+    }
     let (mut kills, mut failed) = (0, Vec::new());
     let mut complaints: BTreeMap<String, usize> = BTreeMap::new();
-    let (mut records, mut rows, mut repeated, mut lost, mut letters, mut clean) = (0, 0, 0, 0, 0, 0);
-    let (mut exact_rounds, mut exact_kills, mut exact_rows, mut doubled) = (0, 0, 0, 0);
+    let (mut all, mut exact) = (Totals::default(), Totals::default());
+    let mut classes: BTreeMap<&str, Totals> = BTreeMap::new();
     let mut round = 0;
     while kills < wanted && round < rounds {
         // The first round has the seed that was given, so that a round can be run again by its own seed.
@@ -133,18 +196,11 @@ fn many_storms_lose_no_record() {
         let verdict = Storm::new(&cluster, plan, true).run();
         eprintln!("round {round}, seed {own}: {}\n", verdict.figures());
         kills += verdict.kills;
-        records += verdict.produced;
-        rows += verdict.rows;
-        repeated += verdict.repeated;
-        lost += verdict.lost;
+        all.add(&verdict);
         if verdict.plan.target.is_exactly_once() {
-            exact_rounds += 1;
-            exact_kills += verdict.kills;
-            exact_rows += verdict.rows;
-            doubled += verdict.repeated;
+            exact.add(&verdict);
         }
-        letters += verdict.dead_letters;
-        clean += verdict.clean_runs;
+        classes.entry(verdict.plan.target.class()).or_default().add(&verdict);
         for (complaint, count) in &verdict.complaints {
             *complaints.entry(complaint.clone()).or_default() += count;
         }
@@ -156,13 +212,13 @@ fn many_storms_lose_no_record() {
     for (complaint, count) in &complaints {
         eprintln!("{count:6} × {complaint}");
     }
+    for (class, totals) in &classes {
+        eprintln!("{class}: {totals}");
+    }
+    eprintln!("{all}, {} rounds went wrong", failed.len());
     eprintln!(
-        "{round} rounds, {kills} kills, {records} records, {lost} lost, {rows} rows ({repeated} repeated), \
-         {letters} dead letters, {clean} clean runs with balanced books, {} rounds went wrong",
-        failed.len()
-    );
-    eprintln!(
-        "of these exactly once: {exact_rounds} rounds, {exact_kills} kills, {exact_rows} rows, {doubled} doubled"
+        "of these exactly once: {} rounds, {} kills, {} rows, {} doubled",
+        exact.rounds, exact.kills, exact.rows, exact.repeated
     );
     assert!(failed.is_empty(), "run a round again with ./dev chaos --seed SEED --rounds 1: {failed:?}");
 }

@@ -10,7 +10,7 @@ pub(crate) mod postgres;
 
 use std::time::Duration;
 
-pub(crate) use bigquery::BigQuery;
+pub(crate) use bigquery::{BigQuery, WriteStream};
 pub(crate) use pipes::Pipes;
 pub(crate) use postgres::Postgres;
 
@@ -25,7 +25,7 @@ const DEADLINE: Duration = Duration::from_secs(30);
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Row {
     pub(crate) id: u64,
-    /// Where the row says that it came from; only standard output says so.
+    /// Where the row says that it came from, where it does.
     pub(crate) place: Option<(Partition, i64)>,
     /// Whether it holds exactly what the record held.
     pub(crate) intact: bool,
@@ -42,6 +42,8 @@ pub(crate) struct Arrived {
     pub(crate) strange: Vec<String>,
     /// The positions that are kept beside the rows, where any are.
     pub(crate) positions: Option<Positions>,
+    /// The write streams that there were, where rows come by such.
+    pub(crate) write_streams: Vec<WriteStream>,
 }
 
 /// One of them.

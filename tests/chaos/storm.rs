@@ -2,6 +2,7 @@
 
 mod blows;
 mod members;
+mod sink_faults;
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -94,7 +95,7 @@ impl<'a> Storm<'a> {
         runtime.block_on(cluster.make(&topics, plan.partitions));
         let inspector = cluster.inspector(&format!("connect-{name}"), &topics, plan.partitions);
         let sink = match plan.target {
-            Target::BigQuery => Sink::BigQuery(BigQuery::start(folder.path(), &topics)),
+            Target::BigQuery(_) => Sink::BigQuery(BigQuery::start(folder.path(), &topics)),
             Target::Stdout => Sink::Pipes(Pipes::default()),
             Target::Postgres(setting) => Sink::Postgres(Postgres::start(setting, &name, &topics)),
         };

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::types::RDKafkaErrorCode;
@@ -53,6 +53,10 @@ impl Traffic {
     }
 }
 
+fn now_ms() -> i64 {
+    i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis()).unwrap()
+}
+
 fn produce(
     producer: &BaseProducer,
     topics: &[String],
@@ -69,10 +73,11 @@ fn produce(
         // Bursts and lulls, so that batches close for all their reasons.
         let burst = rate * u64::try_from(TICK.as_millis()).unwrap() / 1000 * dice.within(0..=4) / 2;
         for _ in 0..burst {
-            let key = id.to_string();
+            let key = records::key(id);
             let value = records::value(id);
             let mut record = BaseRecord::<String, Vec<u8>>::to(&topics[dice.index(topics.len())])
-                .partition(i32::try_from(dice.index(usize::try_from(partitions).unwrap())).unwrap())
+                .partition(records::partition(id, partitions))
+                .timestamp(now_ms() - i64::try_from(records::lateness_ms(id)).unwrap())
                 .key(&key);
             if let Some(value) = &value {
                 record = record.payload(value);

@@ -4,9 +4,10 @@ use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write as _;
 
 use crate::kafka::{Cluster, Partition, Positions};
-use crate::plan::{Mood, Plan, Target};
+use crate::plan::{IntoBigQuery, Mood, Plan, Target, Way};
 use crate::records::{self, Kind, REFUSED};
-use crate::sink::{Arrived, Mark, Sink};
+use crate::sink::{Arrived, Mark, Sink, WriteStream};
+use crate::versions::{self, Place};
 
 /// Lost records are named up to this many runs of offsets.
 const NAMED: usize = 40;
@@ -20,7 +21,7 @@ pub(crate) struct Evidence {
     pub(crate) complaints: BTreeMap<String, usize>,
     /// Runs that ended well with balanced books.
     pub(crate) clean_runs: usize,
-    /// Replies that the sink was told to lose after it had stored the rows.
+    /// Requests that the sink may have carried out while the members were told nothing, or something else.
     pub(crate) lost_replies: u64,
 }
 
@@ -58,11 +59,12 @@ pub(crate) struct Verdict {
     pub(crate) clean_runs: usize,
     pub(crate) complaints: BTreeMap<String, usize>,
     pub(crate) faults: Vec<String>,
+    write_streams: Vec<WriteStream>,
 }
 
 /// What is in the topics: where each record is, by id.
 struct Truth {
-    places: Vec<Option<(Partition, i64)>>,
+    places: Vec<Option<Place>>,
     ends: Positions,
 }
 
@@ -77,7 +79,10 @@ impl Truth {
                 *end = stored.offset.max(*end - 1) + 1;
                 let place = stored.id().and_then(|id| places.get_mut(usize::try_from(id).ok()?));
                 match place {
-                    Some(place @ None) => *place = Some((partition, stored.offset)),
+                    Some(place @ None) => {
+                        let (offset, timestamp) = (stored.offset, stored.timestamp);
+                        *place = Some(Place { partition, offset, timestamp });
+                    }
                     _ => faults.push(format!(
                         "the test is wrong: {name}[{}]@{} was not produced once",
                         stored.partition, stored.offset
@@ -89,6 +94,12 @@ impl Truth {
             faults.push(format!("the test is wrong: record {id} was produced and is not in the topics"));
         }
         Self { places, ends }
+    }
+
+    /// Partition and offset of the record with an id.
+    fn place(&self, id: u64) -> Option<(Partition, i64)> {
+        let place = (*self.places.get(usize::try_from(id).ok()?)?)?;
+        Some((place.partition, place.offset))
     }
 }
 
@@ -113,19 +124,28 @@ impl Verdict {
         }
         let seen = rows_seen(&truth, &arrived, sink, &mut faults);
         let letters = letters_seen(cluster, topics, &truth, sink, &mut faults);
-        let mut lost = Vec::new();
-        for (id, place) in truth.places.iter().enumerate() {
+        let newest = versions::newest(plan.target, &truth.places);
+        let is_wanted = |id: usize| newest.as_ref().is_none_or(|newest| newest[id]);
+        let (mut lost, mut old) = (Vec::new(), Vec::new());
+        for id in 0..truth.places.len() {
             let kind = Kind::of(id as u64);
             let there = if sink.takes(kind) {
-                seen[id] > 0
+                if seen[id] > 0 && !is_wanted(id) {
+                    old.extend(truth.place(id as u64));
+                }
+                seen[id] > 0 || !is_wanted(id)
             } else if sink.refuses(kind) {
                 letters.contains_key(&(id as u64))
             } else {
                 true
             };
-            if let (false, Some((partition, offset))) = (there, place) {
-                lost.push((*partition, *offset));
+            if !there {
+                lost.extend(truth.place(id as u64));
             }
+        }
+        if !old.is_empty() {
+            let count = old.len();
+            faults.push(format!("{count} rows are not the newest of their keys: {}", runs(&mut old, topics)));
         }
         let rows: u64 = seen.iter().map(|count| u64::from(*count)).sum();
         let repeated = rows - seen.iter().filter(|count| **count > 0).count() as u64;
@@ -137,8 +157,8 @@ impl Verdict {
             let causes: Vec<&str> = windows.iter().map(|window| window.cause).collect();
             let mut places: Vec<(Partition, i64)> = seen
                 .iter()
-                .zip(&truth.places)
-                .filter_map(|(count, place)| place.filter(|_| *count > 1))
+                .zip(0..)
+                .filter_map(|(count, id)| truth.place(id).filter(|_| *count > 1))
                 .collect();
             faults.push(format!(
                 "{repeated} rows are repeated, and not more than {most} may be ({}): {}",
@@ -172,6 +192,7 @@ impl Verdict {
             clean_runs: evidence.clean_runs,
             complaints: evidence.complaints,
             faults,
+            write_streams: arrived.write_streams,
         }
     }
 
@@ -182,7 +203,7 @@ impl Verdict {
     /// One line of figures.
     pub(crate) fn figures(&self) -> String {
         format!(
-            "{} kills, {} records, {} rows ({} repeated{}), {} dead letters, {} lost, {} clean runs",
+            "{} kills, {} records, {} rows ({} repeated{}), {} dead letters, {} lost, {} clean runs{}",
             self.kills,
             self.produced,
             self.rows,
@@ -191,6 +212,22 @@ impl Verdict {
             self.dead_letters,
             self.lost,
             self.clean_runs,
+            self.streams_told(),
+        )
+    }
+
+    /// What became of the write streams: a few are left to expire, of members that were killed before anything counted
+    /// on them.
+    fn streams_told(&self) -> String {
+        if self.write_streams.is_empty() {
+            return String::new();
+        }
+        let count = |of: fn(&&WriteStream) -> bool| self.write_streams.iter().filter(of).count();
+        format!(
+            ", {} write streams ({} never counted on, {} open with visible rows)",
+            self.write_streams.len(),
+            count(|stream| !stream.finalized && stream.flushed == 0 && stream.rows > 0),
+            count(|stream| !stream.finalized && stream.flushed > 0),
         )
     }
 
@@ -216,7 +253,7 @@ fn rows_seen(truth: &Truth, arrived: &Arrived, sink: &Sink, faults: &mut Vec<Str
     let mut seen = vec![0_u32; truth.places.len()];
     let mut wrong = 0_u64;
     for row in arrived.streams.iter().flatten() {
-        let place = usize::try_from(row.id).ok().and_then(|index| truth.places.get(index).copied().flatten());
+        let place = truth.place(row.id);
         let right = row.intact
             && sink.takes(Kind::of(row.id))
             && place.is_some()
@@ -248,7 +285,7 @@ fn letters_seen(
     for (topic, name) in topics.iter().enumerate() {
         for letter in cluster.read(&format!("{name}.dead-letters")) {
             let id = letter.id();
-            let place = id.and_then(|id| truth.places.get(usize::try_from(id).ok()?).copied().flatten());
+            let place = id.and_then(|id| truth.place(id));
             let named = || {
                 let number = letter.header("__connect.errors.partition")?.parse().ok()?;
                 let offset = letter.header("__connect.errors.offset")?.parse().ok()?;
@@ -283,9 +320,13 @@ fn repeatable(
     if plan.mood == Mood::Calm || plan.target.is_exactly_once() {
         return Some(0);
     }
-    if matches!(plan.target, Target::Postgres(_)) {
-        return None;
-    }
+    let in_flight = match plan.target {
+        // A row that is written again takes its own place.
+        Target::BigQuery(IntoBigQuery { way: Way::Upsert, .. }) => return Some(0),
+        Target::BigQuery(setting) => setting.in_flight,
+        Target::Stdout => 1,
+        Target::Postgres(_) => return None,
+    };
     let mut sum = 0;
     let mut counted = vec![u32::MAX; truth.places.len()];
     for (number, window) in windows.iter().enumerate() {
@@ -294,9 +335,9 @@ fn repeatable(
         for (stream, end) in arrived.streams.iter().zip(end) {
             for row in &stream[..stream.len().min(*end)] {
                 let Ok(index) = usize::try_from(row.id) else { continue };
-                let Some(Some((partition, offset))) = truth.places.get(index) else { continue };
-                let committed = window.committed.get(partition).copied().unwrap_or(0);
-                if *offset >= committed && counted[index] != number {
+                let Some((partition, offset)) = truth.place(row.id) else { continue };
+                let committed = window.committed.get(&partition).copied().unwrap_or(0);
+                if offset >= committed && counted[index] != number {
                     counted[index] = number;
                     sum += 1;
                 }
@@ -304,7 +345,7 @@ fn repeatable(
         }
     }
     // A request that is given up after its time limit may still be carried out, once for every try.
-    let requests = (plan.members * plan.lanes * plan.in_flight) as u64;
+    let requests = (plan.members * plan.lanes * in_flight) as u64;
     let frozen = windows.iter().filter(|window| matches!(window.cause, "sink" | "freeze")).count() as u64;
     Some(sum + plan.rows as u64 * (lost_replies + frozen * requests * 5))
 }
@@ -331,6 +372,12 @@ fn runs(lost: &mut [(Partition, i64)], topics: &[String]) -> String {
         })
         .collect();
     named.join(", ")
+}
+
+/// The last that a member said, for one that ended otherwise than it should.
+pub(crate) fn last_words(log: &str) -> String {
+    let lines: Vec<&str> = log.lines().filter(|line| !line.trim().is_empty()).collect();
+    lines[lines.len().saturating_sub(6)..].join("\n    ")
 }
 
 /// What a member's log says: defects, and complaints of any kind without what differs each time.

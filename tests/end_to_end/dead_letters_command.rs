@@ -366,7 +366,7 @@ fn large_letters_and_tombstones_go_back_and_what_no_longer_fits_stays() {
 #[test]
 fn a_killed_replay_loses_nothing_and_the_next_one_sends_the_rest() {
     let Some(kafka) = Kafka::of_the_tests() else { return };
-    let count = 20_000;
+    let count = 60_000;
     let records: Vec<Event> = (0..count).map(bad).collect();
     let topic = kafka.topic("killed", 1);
     topic.send(&records);
@@ -387,6 +387,34 @@ fn a_killed_replay_loses_nothing_and_the_next_one_sends_the_rest() {
     let mut expected = values(&records);
     expected.sort_unstable();
     assert!(back == expected, "{} of {count} came back", back.len());
+    assert_eq!(waiting_and_replayed(&pipeline), (0, u64::from(count)));
+}
+
+#[test]
+fn a_frozen_replay_that_wakes_up_late_overwrites_nothing() {
+    let Some(kafka) = Kafka::of_the_tests() else { return };
+    let count = 60_000;
+    let topic = kafka.topic("frozen", 1);
+    topic.send(&(0..count).map(bad).collect::<Vec<_>>());
+    let pipeline = Pipeline::into_stdout(&kafka, &[&topic]).source(SHORT_SESSION).with_dead_letters();
+    pipeline.until_end().succeeded();
+    let mut frozen = start(&pipeline, "replay", &["--all", "--yes"]);
+    eventually("some letters are sent back", || {
+        (topic.ends()?[&0] > i64::from(count) || !frozen.is_running()).then_some(())
+    });
+    frozen.signal(Signal::Stop);
+    let group = replay_group(&pipeline);
+    eventually("the session of the frozen one is over", || (kafka.members(&group) == 0).then_some(()));
+    let was_through = topic.ends().unwrap()[&0] >= 2 * i64::from(count);
+    replay(&pipeline, &["--all"]).succeeded();
+    let remembered = topic.dead_letters().unwrap().committed(&group);
+    assert_eq!(remembered, [(0, i64::from(count))].into());
+    frozen.signal(Signal::Continue);
+    let ended = frozen.wait();
+    if !was_through {
+        ended.failed();
+    }
+    assert_eq!(topic.dead_letters().unwrap().committed(&group), remembered);
     assert_eq!(waiting_and_replayed(&pipeline), (0, u64::from(count)));
 }
 

@@ -6,11 +6,12 @@
 
 use std::collections::{BTreeSet, VecDeque};
 
-use txconnect::delivery::{CommitOutcome, CommitToken};
+use txconnect::delivery::{CommitOutcome, CommitToken, Note};
 
 use crate::dice::Dice;
 use crate::plan::{Plan, Protocol};
-use crate::truth::{Partition, Truth};
+use crate::streams::Server;
+use crate::truth::{Partition, Place, Truth};
 use crate::witness::{Happening, Witness};
 
 /// A member and its generation, as a request carries them.
@@ -39,6 +40,8 @@ pub(crate) struct Client {
     given: BTreeSet<Partition>,
     /// A loss that the program has not served yet, and whether it is marked as one.
     loss: Option<bool>,
+    /// The program has asked to leave the group, and to join it anew as soon as everything is given back.
+    rejoins: bool,
 }
 
 impl Client {
@@ -49,6 +52,19 @@ impl Client {
 
     pub(crate) fn membership(&self) -> Option<Membership> {
         self.membership
+    }
+
+    /// Leaves the group and joins it anew: everything is revoked first.
+    pub(crate) fn rejoin(&mut self) {
+        let Some((member, _)) = self.membership.filter(|_| !self.rejoins) else { return };
+        self.rejoins = true;
+        let partitions = self.given.clone();
+        self.events.push_back(ClientEvent::Revoke { partitions, lost: false, member, last: true });
+    }
+
+    /// Whether the program has asked for a new membership and has none yet.
+    pub(crate) fn rejoins(&self) -> bool {
+        self.rejoins
     }
 
     /// The program has served the revocation after a loss.
@@ -66,12 +82,32 @@ struct Member {
     asked: BTreeSet<Partition>,
 }
 
+#[derive(Clone)]
 struct Commit {
     process: usize,
     membership: Membership,
     token: CommitToken,
     positions: Vec<(Partition, i64)>,
+    /// What stands beside each of them, where that matters.
+    notes: Vec<String>,
     answer: Option<CommitOutcome>,
+    /// The connection is gone: it may be served at any time, and nobody hears of it.
+    stray: bool,
+    /// Commits in the order in which they were sent.
+    number: u64,
+}
+
+/// What the group has stored for a partition.
+#[derive(Clone, Debug, Default)]
+struct Stored {
+    position: Option<i64>,
+    note: Option<String>,
+    /// The commit that has stored it.
+    number: u64,
+    /// It came late and replaced a newer one.
+    overtook: bool,
+    /// Another tool has set it.
+    foreign: bool,
 }
 
 /// What has become of a commit that was sent.
@@ -89,7 +125,8 @@ pub(crate) struct Group {
     generation: u64,
     /// With the eager protocol: everything is being revoked.
     revoking: bool,
-    committed: Vec<Option<i64>>,
+    committed: Vec<Stored>,
+    sent: u64,
     /// Whether another tool has ever set the position of a partition.
     touched: Vec<bool>,
     commits: Vec<Commit>,
@@ -103,14 +140,30 @@ impl Group {
             next_member: 0,
             generation: 0,
             revoking: false,
-            committed: vec![None; plan.partitions],
+            committed: vec![Stored::default(); plan.partitions],
+            sent: 0,
             touched: vec![false; plan.partitions],
             commits: Vec::new(),
         }
     }
 
     pub(crate) fn committed(&self, partition: Partition) -> Option<i64> {
-        self.committed[partition]
+        self.committed[partition].position
+    }
+
+    /// What stands beside the position.
+    pub(crate) fn note(&self, partition: Partition) -> Option<&str> {
+        self.committed[partition].note.as_deref()
+    }
+
+    /// Whether what is stored came late and replaced something newer.
+    pub(crate) fn was_overtaken(&self, partition: Partition) -> bool {
+        self.committed[partition].overtook
+    }
+
+    /// Whether what is stored was set by another tool.
+    pub(crate) fn is_foreign(&self, partition: Partition) -> bool {
+        self.committed[partition].foreign
     }
 
     /// Whether another tool has ever set the position.
@@ -186,11 +239,15 @@ impl Group {
             let marked = self.plan.rejoins_early || dice.percent(70);
             let partitions = std::mem::take(&mut client.given);
             client.membership = None;
+            client.rejoins = false;
             client.loss = Some(marked);
             witness.tell(|| format!("process {process} learns that it was dropped; it held {partitions:?}"));
             client.events.push_back(ClientEvent::Revoke { partitions, lost: marked, member: id, last: true });
             return;
         };
+        if client.rejoins {
+            return;
+        }
         if self.revoking && self.members.iter().all(|member| member.owned.is_empty()) {
             self.revoking = false;
         }
@@ -246,6 +303,22 @@ impl Group {
         witness.tell(|| format!("process {process} joins the group"));
     }
 
+    /// Everything is given back: the client leaves, and joins anew when it comes to it.
+    pub(crate) fn leave_to_rejoin(
+        &mut self,
+        client: &mut Client,
+        process: usize,
+        dice: &mut Dice,
+        witness: &mut Witness,
+    ) {
+        witness.count(Happening::Rejoin);
+        witness.tell(|| format!("process {process} leaves the group to join it anew"));
+        self.leave(process, dice, witness);
+        client.membership = None;
+        client.given.clear();
+        client.rejoins = false;
+    }
+
     /// The program has given partitions back that were revoked from `member`.
     pub(crate) fn given_back(&mut self, client: &mut Client, member: u64, partitions: &BTreeSet<Partition>) {
         if client.membership.is_none_or(|(id, _)| id != member) {
@@ -267,8 +340,33 @@ impl Group {
         membership: Membership,
         token: CommitToken,
         positions: Vec<(Partition, i64)>,
+        notes: Vec<String>,
     ) {
-        self.commits.push(Commit { process, membership, token, positions, answer: None });
+        self.sent += 1;
+        let number = self.sent;
+        self.commits.push(Commit {
+            process,
+            membership,
+            token,
+            positions,
+            notes,
+            answer: None,
+            stray: false,
+            number,
+        });
+    }
+
+    /// Whether a commit waits for the group or for its client.
+    pub(crate) fn has_commits_on_their_way(&self) -> bool {
+        self.commits.iter().any(|commit| !commit.stray)
+    }
+
+    /// The client waits no longer for an answer. What was sent over a connection that is gone may be served at any time.
+    pub(crate) fn give_up(&mut self, process: usize, token: CommitToken, connection_is_gone: bool) {
+        let found = |commit: &&mut Commit| commit.process == process && commit.token == token;
+        if let Some(commit) = self.commits.iter_mut().find(found) {
+            commit.stray |= connection_is_gone;
+        }
     }
 
     pub(crate) fn fate(&mut self, process: usize, token: CommitToken) -> CommitFate {
@@ -277,6 +375,9 @@ impl Group {
         else {
             return CommitFate::Lost;
         };
+        if self.commits[index].stray {
+            return CommitFate::Lost;
+        }
         match &self.commits[index].answer {
             None => CommitFate::Waiting,
             Some(outcome) => {
@@ -291,46 +392,80 @@ impl Group {
     pub(crate) fn serve(
         &mut self,
         dice: &mut Dice,
-        truth: &Truth,
+        truth: &mut Truth,
+        server: &Server,
         witness: &mut Witness,
     ) -> Vec<(Partition, i64)> {
+        // What has lost its connection comes late.
+        let strays_too = self.commits.iter().any(|commit| commit.stray) && dice.percent(7);
+        let may_come = |commit: &Commit| commit.answer.is_none() && (strays_too || !commit.stray);
         let waiting: Vec<usize> =
-            (0..self.commits.len()).filter(|index| self.commits[*index].answer.is_none()).collect();
+            (0..self.commits.len()).filter(|index| may_come(&self.commits[*index])).collect();
         let Some(chosen) = dice.one_of(&waiting) else { return Vec::new() };
-        let process = self.commits[chosen].process;
-        let first =
-            waiting.into_iter().find(|index| self.commits[*index].process == process).unwrap_or(chosen);
+        let Commit { process, stray, .. } = self.commits[chosen];
+        let in_line = |index: &usize| self.commits[*index].process == process && !self.commits[*index].stray;
+        let first = if stray { None } else { waiting.into_iter().find(in_line) }.unwrap_or(chosen);
         let rebalancing = self.members.iter().any(|member| member.generation != self.generation);
-        let commit = &mut self.commits[first];
-        let (id, generation) = commit.membership;
+        let Commit { process, membership: (id, generation), positions, notes, number, .. } =
+            self.commits[first].clone();
         let outcome = match self.members.iter().find(|member| member.id == id) {
             None => CommitOutcome::MembershipLost,
             Some(member) if member.generation != generation => CommitOutcome::Refused,
             Some(_) if rebalancing && dice.percent(30) => CommitOutcome::Refused,
             Some(_) => CommitOutcome::Stored,
         };
-        witness.tell(|| format!("the group answers process {process}: {:?} {outcome:?}", commit.positions));
-        commit.answer = Some(outcome.clone());
+        witness.tell(|| {
+            let late = if stray { ", whom it does not hear" } else { "" };
+            format!("the group answers process {process}{late}: {positions:?} {notes:?} {outcome:?}")
+        });
+        if stray {
+            self.commits.remove(first);
+        } else {
+            self.commits[first].answer = Some(outcome.clone());
+        }
         if outcome != CommitOutcome::Stored {
             witness.count(Happening::CommitRefused);
             return Vec::new();
         }
-        let positions = commit.positions.clone();
-        for (partition, position) in &positions {
-            let before = self.committed[*partition].replace(*position);
-            if self.plan.protocol == Protocol::AtLeastOnce {
-                if before.is_some_and(|before| *position < before) {
-                    witness.fault(format!(
-                        "process {process} sets the group's position of partition {partition} back from {before:?} to {position}"
-                    ));
+        for (index, (partition, position)) in positions.iter().enumerate() {
+            let stored = &mut self.committed[*partition];
+            let before = stored.position;
+            let overtook = number < stored.number;
+            let note = notes.get(index).cloned();
+            *stored = Stored { position: Some(*position), note, number, overtook, foreign: false };
+            if overtook {
+                witness.count(Happening::CommitOvertaken);
+                witness.tell(|| format!("a late commit of partition {partition} replaces a newer one"));
+            }
+            let range = (before.unwrap_or(0).min(*position), *position);
+            match self.plan.protocol {
+                Protocol::AtLeastOnce => {
+                    if before.is_some_and(|before| *position < before) {
+                        witness.fault(format!(
+                            "process {process} sets the group's position of partition {partition} back from {before:?} to \
+                             {position}"
+                        ));
+                    }
+                    truth.passed(*partition, range.0, range.1, "the group's", witness);
                 }
-                truth.passed(
-                    *partition,
-                    before.unwrap_or(0).min(*position),
-                    *position,
-                    "the group's",
-                    witness,
-                );
+                Protocol::OffsetsInSink => {}
+                Protocol::TwoPhase => {
+                    let note = notes.get(index).map(|text| Note::read(text));
+                    let Some(Ok(Note::Streams(note))) = note else {
+                        witness.fault(format!("process {process} commits what it cannot read: {note:?}"));
+                        continue;
+                    };
+                    let rows: Vec<Option<&[Place]>> = note
+                        .streams
+                        .iter()
+                        .map(|counted| server.rows(&counted.stream, counted.end))
+                        .collect();
+                    if !overtook && rows.iter().all(Option::is_some) {
+                        let rows: Vec<&[Place]> = rows.into_iter().flatten().collect();
+                        truth.counted_in_streams(*partition, range, &rows, witness);
+                    }
+                    truth.count(*partition, *position);
+                }
             }
         }
         positions
@@ -341,7 +476,24 @@ impl Group {
         if self.commits.is_empty() {
             return;
         }
-        let commit = self.commits.remove(dice.index(self.commits.len()));
+        let mut index = dice.index(self.commits.len());
+        let unserved = |commit: &Commit| commit.answer.is_none() && !commit.stray;
+        if let Some(waiting) = self.commits.iter().position(unserved)
+            && self.plan.protocol == Protocol::TwoPhase
+        {
+            index = waiting;
+        }
+        if self.commits[index].stray {
+            return;
+        }
+        if self.plan.protocol == Protocol::TwoPhase && dice.percent(80) {
+            let commit = &mut self.commits[index];
+            witness.count(Happening::LostReply);
+            witness.tell(|| format!("the connection with a commit of process {} is gone", commit.process));
+            commit.stray = true;
+            return;
+        }
+        let commit = self.commits.remove(index);
         witness.count(Happening::LostReply);
         witness.tell(|| match commit.answer {
             None => format!("a commit of process {} is lost", commit.process),
@@ -350,12 +502,30 @@ impl Group {
     }
 
     /// Another tool sets a position.
-    pub(crate) fn reset(&mut self, partition: Partition, position: Option<i64>, witness: &mut Witness) {
+    pub(crate) fn reset(
+        &mut self,
+        partition: Partition,
+        position: Option<i64>,
+        note: Option<&str>,
+        witness: &mut Witness,
+    ) {
         witness.count(Happening::ForeignReset);
         witness.tell(|| {
             format!("another tool sets the group's position of partition {partition} to {position:?}")
         });
-        self.committed[partition] = position;
+        self.sent += 1;
+        let note = note.map(str::to_owned);
+        let foreign = position.is_some();
+        self.committed[partition] = Stored { position, note, number: self.sent, overtook: false, foreign };
+        self.touched[partition] = true;
+    }
+
+    /// `txconnect offsets reset` sets a position. The group has no members.
+    pub(crate) fn move_by_hand(&mut self, partition: Partition, position: i64, note: &str) {
+        self.sent += 1;
+        let note = Some(note.to_owned());
+        self.committed[partition] =
+            Stored { position: Some(position), note, number: self.sent, overtook: false, foreign: false };
         self.touched[partition] = true;
     }
 }

@@ -148,7 +148,7 @@ impl Process {
             }
             open.next = place.offset + 1;
             match outside.truth.kind(place) {
-                Kind::Good | Kind::Refused => open.rows.push(place),
+                Kind::Good | Kind::Refused | Kind::Fickle => open.rows.push(place),
                 Kind::Broken => open.letters.push(place),
                 Kind::Filtered => open.filtered += 1,
             }
@@ -197,7 +197,7 @@ impl Process {
             self.handed_over(span);
             if outside.has(Bug::FinishedBeforeWritten) || outside.has(Bug::GroupAheadOfTheSink) {
                 let span = Span { ..span };
-                if self.commits.is_current(span.slot, span.assignment) {
+                if self.is_current(&span) {
                     self.tell(txconnect::delivery::Event::Finished(span));
                 }
             }
@@ -224,12 +224,17 @@ impl Process {
 
     /// Whether something of this process is on its way to the sink.
     pub(crate) fn is_writing(&self) -> bool {
-        let writes = |flush: &Flush| matches!(flush.doing, Doing::Writing { .. } | Doing::Committing { .. });
+        let writes = |flush: &Flush| {
+            matches!(flush.doing, Doing::Writing { .. } | Doing::Committing { .. } | Doing::Appending(_))
+        };
         self.lanes.iter().any(|lane| lane.running.iter().any(writes))
     }
 
-    /// Whether a flush of this process waits for the answer to its commit.
+    /// Whether this process waits for the answer to a commit that decides over rows.
     pub(crate) fn is_in_mid_commit(&self) -> bool {
+        if self.commit_sent.is_some() && self.delivery.streams().is_some() {
+            return true;
+        }
         let commits = |flush: &Flush| matches!(flush.doing, Doing::Committing { .. });
         self.lanes.iter().any(|lane| lane.running.iter().any(commits))
     }

@@ -11,15 +11,19 @@
     reason = "clippy.toml allows it in tests, but not in what they call"
 )]
 
+mod appends;
 mod database;
 mod dice;
 mod group;
+mod inheritance;
 mod lane;
 mod letters;
 mod plan;
 mod planted;
 mod process;
+mod publisher;
 mod source;
+mod streams;
 mod truth;
 mod witness;
 mod world;
@@ -120,6 +124,7 @@ fn offsets_in_the_sink_lose_nothing_and_double_nothing() {
 fn every_planted_bug_is_found() {
     let mut missed = Vec::new();
     for (bug, protocol, name) in Bug::ALL {
+        let name = format!("{}, {name}", protocol.name());
         let found = (1..=WORLDS_FOR_A_BUG)
             .map(|seed| World::run(seed, protocol, Some(bug), false))
             .find(world::Verdict::is_guilty);
@@ -161,9 +166,8 @@ fn many_worlds() {
     };
     let seeds = number("SIMULATION_SEEDS").unwrap_or(100_000);
     let first = number("SIMULATION_SEED").unwrap_or(1);
-    for (protocol, name) in
-        [(Protocol::AtLeastOnce, "at least once"), (Protocol::OffsetsInSink, "offsets in the sink")]
-    {
+    for protocol in [Protocol::AtLeastOnce, Protocol::OffsetsInSink, Protocol::TwoPhase] {
+        let name = protocol.name();
         let tally = run(protocol, first..first.saturating_add(seeds));
         eprintln!("{name}: {seeds} seeds from {first}, none went wrong: {}", tally.line());
     }

@@ -8,6 +8,17 @@ use crate::planted::Bug;
 pub(crate) enum Protocol {
     AtLeastOnce,
     OffsetsInSink,
+    TwoPhase,
+}
+
+impl Protocol {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::AtLeastOnce => "at least once",
+            Self::OffsetsInSink => "offsets in the sink",
+            Self::TwoPhase => "two phases",
+        }
+    }
 }
 
 /// How rough a world is.
@@ -42,6 +53,8 @@ pub(crate) struct Plan {
     pub(crate) rejoins_early: bool,
     /// The table has a unique key.
     pub(crate) unique: bool,
+    /// The records of a topic go to two tables.
+    pub(crate) wide: bool,
 }
 
 impl Plan {
@@ -66,6 +79,7 @@ impl Plan {
             eager: dice.percent(30),
             rejoins_early: dice.percent(50),
             unique: exactly && dice.percent(40),
+            wide: protocol == Protocol::TwoPhase && dice.percent(40),
         }
     }
 

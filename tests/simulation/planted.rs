@@ -31,11 +31,27 @@ pub(crate) enum Bug {
     RefusalOfAFormerOwner,
     StoppedSessionsStay,
     GroupAheadOfTheSink,
+    CommitsWithoutANote,
+    EndOfTheNewestAppend,
+    LostCommitRepeated,
+    ForeignPositionTaken,
+    NothingPublishedAtTheStart,
+    InheritedStreamsForgotten,
+    FinalizedBeforeNamed,
+    FormerStreamsStay,
+    PublishedBeforeFinalized,
+    PublishedBeforeTheCommit,
+    CommitOfAWriter,
+    StreamsReused,
+    UnansweredAppendTakenForRefused,
+    ClosedWithoutPublication,
+    NoNewMembership,
+    StopsAtOldNews,
 }
 
 impl Bug {
     /// Every bug, where it can be seen, and what it is in plain words.
-    pub(crate) const ALL: [(Self, Protocol, &'static str); 26] = [
+    pub(crate) const ALL: [(Self, Protocol, &'static str); 54] = [
         (
             Self::FinishedBeforeWritten,
             Protocol::AtLeastOnce,
@@ -149,6 +165,118 @@ impl Bug {
             Self::GroupAheadOfTheSink,
             Protocol::OffsetsInSink,
             "the group's position moves before the transaction commits",
+        ),
+        (Self::FinishedBeforeWritten, Protocol::TwoPhase, "the position moves when a flush is handed over"),
+        (
+            Self::FinishedBeforeDeadLettered,
+            Protocol::TwoPhase,
+            "the position moves before the dead letters are confirmed",
+        ),
+        (
+            Self::RefusedRowsForgotten,
+            Protocol::TwoPhase,
+            "rows that the sink refuses are cut out and not dead-lettered",
+        ),
+        (
+            Self::UnansweredWriteTakenForSuccess,
+            Protocol::TwoPhase,
+            "an append without an answer is taken for stored",
+        ),
+        (
+            Self::UnansweredAppendTakenForRefused,
+            Protocol::TwoPhase,
+            "an append without an answer is taken for refused, and \"already there\" for a success",
+        ),
+        (
+            Self::RecordsOfAnOlderAssignment,
+            Protocol::TwoPhase,
+            "a lane goes on with records that it took under an older assignment",
+        ),
+        (
+            Self::TakenBeforeTheLaneKnows,
+            Protocol::TwoPhase,
+            "records that come before the lane knows their partition are dropped",
+        ),
+        (Self::GivenUpSpansFinished, Protocol::TwoPhase, "what a drain gives up is dropped, and committed"),
+        (
+            Self::SpansOfAnOlderAssignmentFinish,
+            Protocol::TwoPhase,
+            "spans of an older assignment count for the new one",
+        ),
+        (
+            Self::PublishedBeforeTheCommit,
+            Protocol::TwoPhase,
+            "rows are published before the commit that counts them",
+        ),
+        (Self::StreamsReused, Protocol::TwoPhase, "a stream is used by two assignments"),
+        (
+            Self::CommitOfALostPartition,
+            Protocol::TwoPhase,
+            "a commit is sent for a partition that was just lost",
+        ),
+        (
+            Self::CommitOfAWriter,
+            Protocol::TwoPhase,
+            "a writer commits, which does not know that the partition was just lost",
+        ),
+        (
+            Self::LostCommitTakenForStored,
+            Protocol::TwoPhase,
+            "a commit without an answer is taken for stored",
+        ),
+        (
+            Self::LostCommitRepeated,
+            Protocol::TwoPhase,
+            "a commit without an answer is followed by others before the group was asked",
+        ),
+        (
+            Self::NoNewMembership,
+            Protocol::TwoPhase,
+            "a commit that may still arrive is followed by others under the same membership",
+        ),
+        (Self::CommitsWithoutANote, Protocol::TwoPhase, "a commit says nothing beside its position"),
+        (Self::EndOfTheNewestAppend, Protocol::TwoPhase, "a commit counts rows behind its position"),
+        (
+            Self::PositionOfTheFurthestSpan,
+            Protocol::TwoPhase,
+            "the end of the furthest finished span is committed, with gaps before it",
+        ),
+        (
+            Self::NothingPublishedAtTheStart,
+            Protocol::TwoPhase,
+            "reading begins at the position without publishing what it counts",
+        ),
+        (Self::ForeignPositionTaken, Protocol::TwoPhase, "a position of another tool is taken as it is"),
+        (
+            Self::FinalizedBeforeNamed,
+            Protocol::TwoPhase,
+            "streams are finalized before a commit names them as finished",
+        ),
+        (
+            Self::InheritedStreamsForgotten,
+            Protocol::TwoPhase,
+            "the streams of before are neither named nor finalized",
+        ),
+        (Self::FormerStreamsStay, Protocol::TwoPhase, "the streams of before are not finalized"),
+        (
+            Self::PublishedBeforeFinalized,
+            Protocol::TwoPhase,
+            "rows are published before the streams of before are finalized",
+        ),
+        (
+            Self::ReleasedBeforeTheLastCommit,
+            Protocol::TwoPhase,
+            "a partition is given back before its last commit is answered",
+        ),
+        (
+            Self::ClosedWithoutPublication,
+            Protocol::TwoPhase,
+            "a partition is given back before its committed rows are published",
+        ),
+        (
+            Self::StopsAtOldNews,
+            Protocol::TwoPhase,
+            "a process that was stopped for long stops for good at what others have finished meanwhile",
         ),
     ];
 }

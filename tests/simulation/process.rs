@@ -3,7 +3,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use txconnect::delivery::{Action, Assignment, AtLeastOnce, CommitToken, Event, OffsetsInSink, Slot, Span};
+use txconnect::delivery::{Assignment, CommitToken, Delivery, Event, Slot, Span, StreamsNote};
+use txconnect_connector_api::{Published, StreamName};
 
 use crate::database::{Database, SessionId};
 use crate::dice::Dice;
@@ -12,7 +13,9 @@ use crate::lane::Lane;
 use crate::letters::DeadLetters;
 use crate::plan::{Plan, Protocol};
 use crate::planted::Bug;
+use crate::publisher::Errand;
 use crate::source::Source;
+use crate::streams::{CallId, Server, Table};
 use crate::truth::{Partition, Truth};
 use crate::witness::Witness;
 
@@ -23,6 +26,7 @@ pub(crate) struct Outside {
     pub(crate) truth: Truth,
     pub(crate) group: Group,
     pub(crate) database: Database,
+    pub(crate) server: Server,
     pub(crate) letters: DeadLetters,
     pub(crate) witness: Witness,
     /// Nothing fails any more: everything must come to its end.
@@ -36,6 +40,10 @@ impl Outside {
 
     pub(crate) fn exactly(&self) -> bool {
         self.plan.protocol == Protocol::OffsetsInSink
+    }
+
+    pub(crate) fn in_streams(&self) -> bool {
+        self.plan.protocol == Protocol::TwoPhase
     }
 
     /// Something that takes too long: never in the calm and never in a gentle world.
@@ -75,16 +83,24 @@ pub(crate) struct Process {
     pub(crate) number: usize,
     pub(crate) life: Life,
     pub(crate) client: Client,
-    pub(crate) commits: AtLeastOnce,
-    pub(crate) sink: Option<OffsetsInSink>,
-    pub(crate) actions: Vec<Action>,
+    pub(crate) delivery: Delivery,
     pub(crate) partitions: BTreeMap<Partition, Held>,
     pub(crate) assignments: u64,
     pub(crate) waiting: BTreeSet<Partition>,
     pub(crate) asked: Option<Asked>,
-    pub(crate) commit_sent: Option<CommitToken>,
-    /// Partitions that somebody else has taken over.
-    pub(crate) fenced: Vec<(Partition, Assignment)>,
+    /// A question about streams that earlier commits count on.
+    pub(crate) inheriting: Option<Inheriting>,
+    pub(crate) commit_sent: Option<(CommitToken, Vec<Slot>)>,
+    /// A commit that the group has to be asked about.
+    pub(crate) lookup: Option<(CommitToken, Vec<Slot>)>,
+    /// What is to be done at the sink about committed rows and finished streams.
+    pub(crate) errands: Vec<Errand>,
+    /// The stream that a partition had last in a table.
+    pub(crate) used: BTreeMap<(Partition, Table), StreamName>,
+    /// Partitions that the machine has released.
+    pub(crate) released: BTreeSet<Slot>,
+    /// Why it stops before its time.
+    pub(crate) stop: Option<Stop>,
     /// Partitions with a commit in doubt.
     pub(crate) doubtful: BTreeSet<Partition>,
     pub(crate) lanes: Vec<Lane>,
@@ -100,6 +116,36 @@ pub(crate) struct Asked {
     pub(crate) look: Option<SessionId>,
 }
 
+/// Partitions whose streams of before are being published, one after the other.
+pub(crate) struct Inheriting {
+    pub(crate) starting: Vec<Starting>,
+    pub(crate) gone: BTreeSet<Partition>,
+    pub(crate) call: Option<CallId>,
+}
+
+/// What the group says of a partition that is to be read.
+pub(crate) struct Starting {
+    pub(crate) partition: Partition,
+    pub(crate) committed: Option<i64>,
+    pub(crate) note: StreamsNote,
+    pub(crate) published: Vec<Published>,
+}
+
+/// A partition cannot be started from what the group has stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Stop {
+    pub(crate) partition: Partition,
+    pub(crate) position: i64,
+    pub(crate) why: Why,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Why {
+    Foreign,
+    Stale,
+    Lost { stream: StreamName, visible_before: Option<i64> },
+}
+
 pub(crate) fn slot(partition: Partition) -> Slot {
     Slot(u32::try_from(partition).unwrap())
 }
@@ -110,20 +156,26 @@ pub(crate) fn partition_of(slot: Slot) -> Partition {
 
 impl Process {
     pub(crate) fn new(number: usize, plan: &Plan) -> Self {
-        let exactly = plan.protocol == Protocol::OffsetsInSink;
         Self {
             number,
             life: Life::Running,
             client: Client::default(),
-            commits: if exactly { AtLeastOnce::advisory() } else { AtLeastOnce::new() },
-            sink: exactly.then(OffsetsInSink::new),
-            actions: Vec::new(),
+            delivery: match plan.protocol {
+                Protocol::AtLeastOnce => Delivery::at_least_once(),
+                Protocol::OffsetsInSink => Delivery::offsets_in_sink(),
+                Protocol::TwoPhase => Delivery::two_phase(),
+            },
             partitions: BTreeMap::new(),
             assignments: 0,
             waiting: BTreeSet::new(),
             asked: None,
+            inheriting: None,
             commit_sent: None,
-            fenced: Vec::new(),
+            lookup: None,
+            errands: Vec::new(),
+            used: BTreeMap::new(),
+            released: BTreeSet::new(),
+            stop: None,
             doubtful: BTreeSet::new(),
             lanes: (0..plan.lanes).map(|_| Lane::default()).collect(),
             source: Source::Turning,
@@ -143,6 +195,7 @@ impl Process {
                 }
             }
             1..=3 => self.source_step(outside),
+            4..=6 if outside.in_streams() && outside.dice.percent(30) => self.publisher_step(outside),
             4..=6 => self.lane_step(lane, outside),
             _ => self.writer_step(lane, outside),
         }
@@ -154,20 +207,21 @@ impl Process {
         for lane in &mut self.lanes {
             *lane = Lane::default();
         }
+        outside.server.close_all_of(self.number);
         outside.database.close_all_of(self.number)
     }
 
-    /// Tells the machine of the group one event; the other machine keeps what is still ours.
+    /// Tells the machine one event.
     pub(crate) fn tell(&mut self, event: Event) {
-        self.commits.handle(event, &mut self.actions);
-        if let Some(sink) = &mut self.sink {
-            let commits = &self.commits;
-            sink.keep(|slot, assignment| commits.is_current(slot, assignment));
-        }
+        self.delivery.handle(event);
+    }
+
+    pub(crate) fn is_current(&self, span: &Span) -> bool {
+        self.delivery.commits().is_current(span.slot, span.assignment)
     }
 
     pub(crate) fn handed_over(&mut self, span: Span) {
-        if self.commits.is_current(span.slot, span.assignment) {
+        if self.is_current(&span) {
             if let Some(held) = self.partitions.get_mut(&partition_of(span.slot)) {
                 held.handed_over = Some(span.next);
             }
@@ -182,10 +236,10 @@ impl Process {
         {
             span.assignment = Assignment(held.assignment);
         }
-        if !self.commits.is_current(span.slot, span.assignment) {
+        if !self.is_current(&span) {
             return;
         }
-        if let Some(sink) = &mut self.sink {
+        if let Some(sink) = self.delivery.in_sink_mut() {
             sink.written(&[span]);
         }
         let partition = partition_of(span.slot);
@@ -198,7 +252,7 @@ impl Process {
 
     /// Whether what this process believes of the sink is so, for every partition that it alone owns there.
     pub(crate) fn check_beliefs(&self, outside: &mut Outside) {
-        let Some(sink) = &self.sink else { return };
+        let Some(sink) = self.delivery.in_sink() else { return };
         for (partition, held) in &self.partitions {
             let (Some(believed), Some((epoch, stored))) =
                 (sink.stored(slot(*partition)), outside.database.position(*partition))
@@ -218,14 +272,25 @@ impl Process {
         }
     }
 
+    fn is_quiet(&self, partition: Partition, held: &Held) -> bool {
+        let commits = self.delivery.commits();
+        commits.is_current(slot(partition), Assignment(held.assignment)) && commits.is_idle(slot(partition))
+    }
+
     /// Whether nothing is on its way anywhere in this process.
     pub(crate) fn is_idle(&self) -> bool {
         self.life != Life::Running
             || (self.client.events.is_empty()
                 && self.waiting.is_empty()
                 && self.asked.is_none()
-                && self.fenced.is_empty()
+                && self.inheriting.is_none()
+                && self
+                    .partitions
+                    .iter()
+                    .all(|(partition, held)| !held.reading || self.is_quiet(*partition, held))
                 && self.commit_sent.is_none()
+                && self.lookup.is_none()
+                && self.errands.is_empty()
                 && matches!(self.source, Source::Turning)
                 && self.lanes.iter().all(Lane::is_idle))
     }

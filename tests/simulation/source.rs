@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use txconnect::delivery::{Action, Assignment, CommitOutcome, CommitToken, Event, Slot};
+use txconnect::delivery::{Action, Assignment, CommitOutcome, CommitToken, Event, Note, Slot};
 use txconnect_connector_api::Epoch;
 
 use crate::database::{Answer, Reply, Statement};
@@ -17,6 +17,8 @@ use crate::witness::Happening;
 pub(crate) enum Source {
     Turning,
     Draining(Drain),
+    /// Everything is given back, and what is left to be done at the sink may still be done.
+    Leaving,
 }
 
 /// Partitions on their way back to the group.
@@ -34,8 +36,16 @@ pub(crate) struct Drain {
 
 impl Process {
     pub(crate) fn source_step(&mut self, outside: &mut Outside) {
-        if let Source::Draining(_) = self.source {
-            return self.drain_step(outside);
+        match self.source {
+            Source::Turning => {}
+            Source::Draining(_) => return self.drain_step(outside),
+            Source::Leaving => {
+                let nothing_left = self.errands.is_empty() && self.look_for_errands() == 0;
+                if nothing_left || outside.patience_ends(5) {
+                    self.leave(outside);
+                }
+                return;
+            }
         }
         // A revocation behind others must not be overtaken by a commit.
         let blind = outside.has(Bug::CommitOfALostPartition) && outside.dice.percent(70);
@@ -46,6 +56,7 @@ impl Process {
             let all =
                 self.partitions.iter().filter(|(_, held)| held.reading).map(|(number, _)| *number).collect();
             self.waiting.clear();
+            self.inheriting = None;
             return self.begin_drain(all, None, outside);
         }
         match outside.dice.within(0, 5) {
@@ -54,9 +65,9 @@ impl Process {
             2 => {
                 // At once, so that no event comes between what is due and its commit.
                 self.tell(Event::CommitDue);
-                self.perform_actions(outside);
+                self.perform_actions(blind, outside);
             }
-            3 => self.perform_actions(outside),
+            3 => self.perform_actions(blind, outside),
             _ => {
                 let _ = self.commit_answer(outside);
             }
@@ -70,6 +81,9 @@ impl Process {
                 self.waiting.retain(|waiting| !partitions.contains(waiting));
                 if let Some(asked) = &mut self.asked {
                     asked.gone.extend(&partitions);
+                }
+                if let Some(inheriting) = &mut self.inheriting {
+                    inheriting.gone.extend(&partitions);
                 }
                 let held: BTreeSet<Partition> =
                     partitions.iter().copied().filter(|number| self.holds(*number)).collect();
@@ -116,6 +130,12 @@ impl Process {
         if last {
             self.client.loss_served();
         }
+        if self.client.rejoins() && self.client.membership().is_some_and(|(id, _)| id == member) && last {
+            self.waiting.clear();
+            self.inheriting = None;
+            let Outside { group, dice, witness, .. } = outside;
+            return group.leave_to_rejoin(&mut self.client, self.number, dice, witness);
+        }
         outside.group.given_back(&mut self.client, member, partitions);
     }
 
@@ -147,36 +167,33 @@ impl Process {
             drain.lanes.retain(|index| self.lanes[*index].answered == 0);
             if drain.lanes.is_empty() || outside.patience_ends(3) {
                 self.tell(Event::Revoked { slots: slots() });
+                if outside.has(Bug::ClosedWithoutPublication) {
+                    self.take_for_settled(&drain.partitions);
+                }
                 drain.told = true;
             }
             self.source = Source::Draining(drain);
             return;
         }
-        self.perform_actions(outside);
+        self.perform_actions(false, outside);
         // What others have taken over will never finish: nobody need wait for it. Partitions that stay are looked at after
         // the drain.
-        let (fenced, later): (Vec<_>, Vec<_>) = std::mem::take(&mut self.fenced)
-            .into_iter()
-            .partition(|(number, _)| drain.partitions.contains(number));
-        self.fenced = later;
-        let current = |(number, assignment): &(Partition, Assignment)| {
-            self.commits.is_current(slot(*number), *assignment)
-        };
-        let fenced: Vec<Slot> =
-            fenced.iter().filter(|one| current(one)).map(|(number, _)| slot(*number)).collect();
+        let fenced = self.delivery.take_fenced_of(&slots());
         if !fenced.is_empty() {
             drain.unsure = true;
             self.tell(Event::Lost { slots: fenced });
         }
-        let still_there =
-            drain.partitions.iter().any(|number| self.commits.held().any(|held| held == slot(*number)));
+        let still_there = drain
+            .partitions
+            .iter()
+            .any(|number| self.delivery.commits().held().any(|held| held == slot(*number)));
         if !still_there || outside.has(Bug::ReleasedBeforeTheLastCommit) {
             return self.end_drain(&drain, outside);
         }
         match outside.dice.within(0, 3) {
             0 => {
                 self.tell(Event::CommitDue);
-                self.perform_actions(outside);
+                self.perform_actions(false, outside);
             }
             1 | 2 => match self.commit_answer(outside) {
                 None | Some(CommitOutcome::Stored | CommitOutcome::Refused) => {}
@@ -208,8 +225,18 @@ impl Process {
         self.source = Source::Draining(drain);
     }
 
+    /// The machine of the commits hears that nothing is left to be published.
+    fn take_for_settled(&mut self, partitions: &BTreeSet<Partition>) {
+        for partition in partitions {
+            let Some(held) = self.partitions.get(partition) else { continue };
+            let (slot, assignment) = (slot(*partition), Assignment(held.assignment));
+            self.tell(Event::Noted { slot, assignment, version: 0, settled: true });
+        }
+    }
+
     fn end_drain(&mut self, drain: &Drain, outside: &mut Outside) {
-        if !drain.gave_up && !drain.unsure {
+        let released = |number: &Partition| !self.holds(*number) || self.released.contains(&slot(*number));
+        if !drain.gave_up && !drain.unsure && drain.partitions.iter().all(released) {
             self.check_hand_over(drain, outside);
         }
         self.forget(&drain.partitions);
@@ -220,6 +247,14 @@ impl Process {
             self.give_back(&drain.partitions, member, outside);
             return;
         }
+        if outside.in_streams() {
+            self.source = Source::Leaving;
+        } else {
+            self.leave(outside);
+        }
+    }
+
+    fn leave(&mut self, outside: &mut Outside) {
         let Outside { group, dice, witness, .. } = &mut *outside;
         group.leave(self.number, dice, witness);
         witness.count(Happening::Stop);
@@ -247,6 +282,15 @@ impl Process {
                 }
                 outside.group.committed(*partition)
             };
+            if let Some(Ok(Note::Streams(note))) = outside.group.note(*partition).map(Note::read)
+                && outside.group.knows(held.member)
+                && let Some(counted) = note.streams.first()
+            {
+                outside.witness.fault(format!(
+                    "process {} gives partition {partition} back in order, and its position counts on stream {}",
+                    self.number, counted.stream
+                ));
+            }
             // A membership that is gone cannot commit, however orderly the revocation looks.
             let member = outside.group.knows(held.member);
             // Whoever wakes up late may hear of a position that others have passed meanwhile.
@@ -259,11 +303,12 @@ impl Process {
         }
     }
 
-    fn perform_actions(&mut self, outside: &mut Outside) {
-        for action in std::mem::take(&mut self.actions) {
+    /// `blind`: whoever calls does not know what the group has said last (only with a planted bug).
+    pub(crate) fn perform_actions(&mut self, blind: bool, outside: &mut Outside) {
+        for action in self.delivery.take_actions() {
             match action {
-                Action::Commit { token, positions } => self.commit(token, &positions, outside),
-                Action::Release { .. } => {}
+                Action::Commit { token, positions } => self.commit(token, &positions, blind, outside),
+                Action::Release { slots } => self.released.extend(slots),
                 Action::Fail { reason } => {
                     outside.witness.fault(format!("process {} fails: {reason}", self.number));
                 }
@@ -271,56 +316,121 @@ impl Process {
         }
     }
 
-    fn commit(&mut self, token: CommitToken, positions: &[(Slot, i64)], outside: &mut Outside) {
-        let known_lost = self.client.assignment_lost() && !outside.has(Bug::CommitOfALostPartition);
+    fn commit(&mut self, token: CommitToken, positions: &[(Slot, i64)], blind: bool, outside: &mut Outside) {
+        let known_lost = self.client.assignment_lost() && !blind;
         let membership = self.client.membership().filter(|_| !known_lost);
+        let all =
+            |outcome: CommitOutcome| positions.iter().map(|(slot, _)| (*slot, outcome.clone())).collect();
         let Some(membership) = membership else {
-            let outcomes = positions.iter().map(|(slot, _)| (*slot, CommitOutcome::MembershipLost)).collect();
+            let outcomes = all(CommitOutcome::MembershipLost);
             return self.tell(Event::CommitAnswered { token, outcomes });
         };
         let furthest = outside.has(Bug::PositionOfTheFurthestSpan);
-        let positions: Vec<(Partition, i64)> = positions
-            .iter()
-            .map(|(slot, position)| {
-                let partition = partition_of(*slot);
-                let held = self.partitions.get(&partition).filter(|_| furthest);
-                (partition, held.map_or(*position, |held| held.furthest.max(*position)))
-            })
-            .collect();
-        self.commit_sent = Some(token);
+        let mut wanted = Vec::with_capacity(positions.len());
+        let mut notes = Vec::with_capacity(positions.len());
+        let mut slots = Vec::with_capacity(positions.len());
+        for (slot, position) in positions {
+            let partition = partition_of(*slot);
+            let held = self.partitions.get(&partition).filter(|_| furthest);
+            let position = held.map_or(*position, |held| held.furthest.max(*position));
+            let Some(note) = self.delivery.note(token, *slot, position) else { continue };
+            wanted.push((partition, position));
+            notes.push(as_sent(note, outside));
+            slots.push(*slot);
+        }
+        if wanted.is_empty() {
+            let outcomes = all(CommitOutcome::Refused);
+            return self.tell(Event::CommitAnswered { token, outcomes });
+        }
+        self.commit_sent = Some((token, slots));
         let number = self.number;
-        outside.witness.tell(|| format!("process {number} sends a commit: {positions:?}"));
-        outside.group.send_commit(self.number, membership, token, positions);
+        outside.witness.tell(|| format!("process {number} sends a commit: {wanted:?} {notes:?}"));
+        outside.group.send_commit(self.number, membership, token, wanted, notes);
     }
 
     /// Looks for the answer to a commit; answers its outcome.
     fn commit_answer(&mut self, outside: &mut Outside) -> Option<CommitOutcome> {
-        let token = self.commit_sent?;
+        if let Some((token, slots)) = self.lookup.take() {
+            return self.look_up(token, slots, outside);
+        }
+        let (token, slots) = self.commit_sent.take()?;
         let outcome = match outside.group.fate(self.number, token) {
+            CommitFate::Answered(CommitOutcome::Unknown) | CommitFate::Lost => None,
             CommitFate::Answered(outcome) => Some(outcome),
-            CommitFate::Lost => None,
             CommitFate::Waiting if outside.patience_ends(2) => {
                 outside.witness.count(Happening::LateReply);
+                let connection_is_gone = outside.in_streams() && outside.dice.percent(50);
+                outside.group.give_up(self.number, token, connection_is_gone);
                 None
             }
-            CommitFate::Waiting => return None,
+            CommitFate::Waiting => {
+                self.commit_sent = Some((token, slots));
+                return None;
+            }
         };
-        self.commit_sent = None;
         let taken_for_stored = outside.has(Bug::LostCommitTakenForStored).then_some(CommitOutcome::Stored);
         let Some(outcome) = outcome.or(taken_for_stored) else {
+            if self.delivery.looks_up_commits() && !outside.has(Bug::LostCommitRepeated) {
+                let number = self.number;
+                outside.witness.count(Happening::CommitUnanswered);
+                outside.witness.tell(|| format!("process {number} gets no answer to a commit"));
+                self.lookup = Some((token, slots));
+                return None;
+            }
             self.tell(Event::CommitTimedOut { token });
             return Some(CommitOutcome::Unknown);
         };
-        let outcomes = self.commits.held().map(|slot| (slot, outcome.clone())).collect();
+        let outcomes = slots.into_iter().map(|slot| (slot, outcome.clone())).collect();
         self.tell(Event::CommitAnswered { token, outcomes });
         Some(outcome)
     }
 
+    /// Asks the group what it has stored, before anything more is committed.
+    fn look_up(
+        &mut self,
+        token: CommitToken,
+        slots: Vec<Slot>,
+        outside: &mut Outside,
+    ) -> Option<CommitOutcome> {
+        if outside.patience_ends(20) {
+            self.lookup = Some((token, slots));
+            return None;
+        }
+        let mut outcomes = Vec::with_capacity(slots.len());
+        for slot in slots {
+            let partition = partition_of(slot);
+            let found = outside.group.committed(partition).zip(outside.group.note(partition));
+            let outcome = self.delivery.looked_up(token, slot, found);
+            let number = self.number;
+            outside.witness.tell(|| {
+                format!(
+                    "process {number} asks for its commit of partition {partition}: {found:?}: {outcome:?}"
+                )
+            });
+            if outcome == CommitOutcome::Stored {
+                outside.witness.count(Happening::CommitFound);
+            }
+            outcomes.push((slot, outcome));
+        }
+        let worst =
+            outcomes.iter().map(|(_, outcome)| outcome).find(|outcome| **outcome != CommitOutcome::Stored);
+        let worst = worst.cloned().unwrap_or(CommitOutcome::Stored);
+        self.tell(Event::CommitAnswered { token, outcomes });
+        if self.delivery.take_rejoin() && !outside.has(Bug::NoNewMembership) {
+            self.client.rejoin();
+        }
+        Some(worst)
+    }
+
     /// Partitions that somebody else has taken over in the sink are started anew, if they are still ours.
-    fn look_at_fences(&mut self, _outside: &mut Outside) {
-        for (partition, assignment) in std::mem::take(&mut self.fenced) {
+    fn look_at_fences(&mut self, outside: &mut Outside) {
+        for (slot, assignment) in self.delivery.take_fenced() {
+            let partition = partition_of(slot);
             let Some(held) = self.partitions.get(&partition) else { continue };
             if held.reading && Assignment(held.assignment) == assignment {
+                if outside.in_streams() {
+                    outside.witness.count(Happening::StreamRestart);
+                }
                 self.let_go(&BTreeSet::from([partition]));
                 self.waiting.insert(partition);
             }
@@ -328,8 +438,14 @@ impl Process {
     }
 
     fn start_waiting(&mut self, outside: &mut Outside) {
+        if self.client.rejoins() {
+            return;
+        }
         if let Some(asked) = self.asked.take() {
             return self.start_in_sink(asked, outside);
+        }
+        if let Some(inheriting) = self.inheriting.take() {
+            return self.inherit(inheriting, outside);
         }
         if self.waiting.is_empty() || outside.patience_ends(20) {
             return;
@@ -344,6 +460,9 @@ impl Process {
                 }
             }
             return;
+        }
+        if outside.in_streams() {
+            return self.ask_for_inheritance(partitions, outside);
         }
         for partition in partitions {
             let committed = outside.group.committed(partition);
@@ -383,14 +502,14 @@ impl Process {
         }
     }
 
-    fn start(
+    pub(crate) fn start(
         &mut self,
         partition: Partition,
         position: i64,
         committed: Option<i64>,
         in_sink: Option<(i64, i64)>,
         outside: &mut Outside,
-    ) {
+    ) -> Assignment {
         self.assignments += 1;
         let assignment = Assignment(self.assignments);
         let epoch = in_sink.map_or(0, |(epoch, _)| epoch);
@@ -408,12 +527,14 @@ impl Process {
         let number = self.number;
         outside.witness.tell(|| format!("process {number} starts partition {partition} at {position}"));
         let slot = slot(partition);
+        self.released.remove(&slot);
         self.tell(Event::Assigned { slot, assignment, position, committed: committed == Some(position) });
-        if let (Some(sink), Some((epoch, stored))) = (&mut self.sink, in_sink) {
+        if let (Some(sink), Some((epoch, stored))) = (self.delivery.in_sink_mut(), in_sink) {
             sink.started(slot, assignment, Epoch(epoch), stored, position);
         }
         let lane = partition % self.lanes.len();
         self.lanes[lane].commands.push_back(Command::Assign { partition, assignment, position });
+        assignment
     }
 
     /// Asks to stop in order.
@@ -435,4 +556,21 @@ pub(crate) fn watch(session: u64, look: &mut Option<u64>, outside: &mut Outside)
         }
         _ => *look = blocker,
     }
+}
+
+/// The note as it is sent.
+fn as_sent(note: String, outside: &Outside) -> String {
+    if outside.has(Bug::CommitsWithoutANote) {
+        return String::new();
+    }
+    if outside.has(Bug::EndOfTheNewestAppend)
+        && let Ok(Note::Streams(mut note)) = Note::read(&note)
+    {
+        for counted in &mut note.streams {
+            let rows = outside.server.rows(&counted.stream, i64::from(i32::MAX)).map_or(0, <[_]>::len);
+            counted.end = counted.end.max(i64::try_from(rows).unwrap());
+        }
+        return Note::Streams(note).to_text();
+    }
+    note
 }

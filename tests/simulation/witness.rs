@@ -35,10 +35,25 @@ pub(crate) enum Happening {
     Repeated,
     ForeignReset,
     HandEdit,
+    CommitUnanswered,
+    CommitFound,
+    Rejoin,
+    CommitOvertaken,
+    StreamRestart,
+    AlreadyStored,
+    OutOfRange,
+    LateAppend,
+    PublishedForOthers,
+    StreamExpired,
+    TableDropped,
+    StopForeign,
+    StopStale,
+    StopLost,
+    WayOutPartial,
 }
 
 impl Happening {
-    pub(crate) const ALL: [(Self, &'static str); 27] = [
+    pub(crate) const ALL: [(Self, &'static str); 42] = [
         (Self::Crash, "crashes"),
         (Self::CrashInCommit, "crashes in mid-commit"),
         (Self::Freeze, "freezes"),
@@ -66,12 +81,33 @@ impl Happening {
         (Self::Repeated, "repeated rows"),
         (Self::ForeignReset, "foreign resets of the group"),
         (Self::HandEdit, "positions edited by hand"),
+        (Self::CommitUnanswered, "commits never answered"),
+        (Self::CommitFound, "of them found stored"),
+        (Self::Rejoin, "memberships renewed because of them"),
+        (Self::CommitOvertaken, "commits stored after later ones"),
+        (Self::StreamRestart, "partitions started anew with other streams"),
+        (Self::AlreadyStored, "appends that were there already"),
+        (Self::OutOfRange, "appends behind the end"),
+        (Self::LateAppend, "appends stored for nobody"),
+        (Self::PublishedForOthers, "publications of what others had committed"),
+        (Self::StreamExpired, "streams expired"),
+        (Self::TableDropped, "tables dropped"),
+        (Self::StopForeign, "stops at a position of another tool"),
+        (Self::StopStale, "stops at a commit that came late"),
+        (Self::StopLost, "stops at rows that may be lost"),
+        (Self::WayOutPartial, "ways out that could not be exact"),
     ];
 }
 
 /// How often everything happened.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(crate) struct Tally([u64; Happening::ALL.len()]);
+
+impl Default for Tally {
+    fn default() -> Self {
+        Self([0; Happening::ALL.len()])
+    }
+}
 
 impl Tally {
     pub(crate) fn of(&self, happening: Happening) -> u64 {

@@ -1,13 +1,16 @@
 //! One world: processes, what is outside them, and a seed that decides what happens next.
 
+use txconnect::delivery::{Note, StreamsNote};
+
 use crate::database::Database;
 use crate::dice::Dice;
 use crate::group::Group;
 use crate::letters::DeadLetters;
 use crate::plan::{Mood, Plan, Protocol};
 use crate::planted::Bug;
-use crate::process::{Life, Outside, Process};
-use crate::truth::{Kind, Truth};
+use crate::process::{Life, Outside, Process, Stop, Why};
+use crate::streams::Server;
+use crate::truth::{Kind, Seen, Truth};
 use crate::witness::{Happening, Witness};
 
 /// After so many steps of calm something stands still for ever. Few worlds need a tenth of it.
@@ -30,6 +33,7 @@ impl World {
             truth: Truth::new(&plan),
             group: Group::new(&plan),
             database: Database::new(&plan),
+            server: Server::new(&plan),
             letters: DeadLetters::default(),
             witness: Witness::new(with_story),
             calm: false,
@@ -56,12 +60,14 @@ impl World {
                 self.fault();
             }
             self.step();
+            self.lend_a_hand();
             if self.is_condemned() {
                 return;
             }
         }
         self.outside.calm = true;
         self.outside.database.down = false;
+        self.outside.server.calm_down();
         // Whoever is frozen stays so: the others must get on without it.
         self.come_to_rest("the calm");
         // Then the zombies wake up.
@@ -99,8 +105,10 @@ impl World {
                 return;
             }
             self.expire_the_absent();
+            self.lend_a_hand();
             let works = |process: &Process| process.life == Life::Running && !process.stopping;
-            if !self.ending && !self.processes.iter().any(works) {
+            let needs_a_hand = self.processes.iter().any(|process| process.stop.is_some());
+            if !self.ending && !needs_a_hand && !self.processes.iter().any(works) {
                 self.start();
             }
             self.step();
@@ -123,7 +131,71 @@ impl World {
             let end = self.outside.truth.end(partition);
             let in_sink = self.outside.database.position(partition).map(|(_, position)| position);
             !self.outside.exactly() || in_sink == Some(end)
-        })
+        }) && (!self.outside.in_streams() || self.is_published())
+    }
+
+    /// Whether every row is visible, and no position counts on rows that it does not know to be.
+    fn is_published(&self) -> bool {
+        let known = |partition| match self.outside.group.note(partition).map(Note::read) {
+            Some(Ok(Note::Streams(note))) => note.streams.iter().all(|one| one.published == one.end),
+            _ => self.outside.group.committed(partition).is_none(),
+        };
+        self.outside.truth.is_all_visible() && (0..self.outside.plan.partitions).all(known)
+    }
+
+    /// Does what a process that has stopped before its time asks its user to do, once all have stopped.
+    fn lend_a_hand(&mut self) {
+        if !self.processes.iter().any(|process| process.stop.is_some()) || !self.outside.group.is_empty() {
+            return;
+        }
+        let working = |process: &Process| process.life == Life::Running && process.stop.is_none();
+        if self.processes.iter().any(working) {
+            return;
+        }
+        let stops: Vec<Stop> = self.processes.iter_mut().filter_map(|process| process.stop.take()).collect();
+        for stop in stops {
+            // Others may have stopped for the same.
+            if self.outside.group.committed(stop.partition) == Some(stop.position) {
+                self.offsets_reset(&stop);
+            }
+        }
+    }
+
+    /// `txconnect offsets reset --to …`, with the position that the message offers.
+    fn offsets_reset(&mut self, stop: &Stop) {
+        let Stop { partition, position, why } = stop;
+        let partition = *partition;
+        let Outside { group, truth, server, witness, plan, .. } = &mut self.outside;
+        let note = match group.note(partition).map(Note::read) {
+            Some(Ok(Note::Streams(note))) => note,
+            _ => StreamsNote::default(),
+        };
+        for counted in &note.streams {
+            server.publish(&counted.stream, counted.end, truth, witness);
+        }
+        let to = match why {
+            Why::Foreign => *position,
+            Why::Stale => truth.behind_the_last_row(partition),
+            // Publications that nobody has noted may have gone further than the note says.
+            Why::Lost { visible_before, .. } => {
+                let known = visible_before.unwrap_or(0);
+                known.max(truth.behind_the_last_row(partition)).min(*position)
+            }
+        };
+        let exact = truth.seen(partition, 0, to) == Seen::All
+            && matches!(truth.seen(partition, to, truth.end(partition)), Seen::None);
+        if !exact && *why != Why::Foreign {
+            witness.count(Happening::WayOutPartial);
+            if !plan.wide {
+                witness.fault(format!("no way out of {stop:?}: at {to} rows are lost or there twice"));
+            }
+        }
+        witness.tell(|| format!("a hand moves partition {partition} to {to}"));
+        let lives = |process: usize| self.processes[process].life != Life::Dead;
+        truth.moved_by_hand(partition, to, |place| server.could_be_published(place, lives));
+        let streams = note.streams.into_iter().map(|counted| counted.stream).chain(note.finalize);
+        let note = StreamsNote { finalize: streams.collect(), ..StreamsNote::default() };
+        group.move_by_hand(partition, to, &Note::Streams(note).to_text());
     }
 
     /// Whether everything is read, written and committed.
@@ -146,13 +218,18 @@ impl World {
     /// One moment somewhere.
     fn step(&mut self) {
         self.outside.witness.step += 1;
-        let Outside { group, database, letters, truth, dice, witness, .. } = &mut self.outside;
+        let Outside { group, database, server, letters, truth, dice, witness, plan, .. } = &mut self.outside;
         match dice.within(0, 9) {
+            // Commits that decide take their time, so that more can happen meanwhile.
+            0 if plan.protocol == Protocol::TwoPhase && dice.percent(50) => {
+                server.serve(dice, truth, witness)
+            }
             0 => {
-                let stored = group.serve(dice, truth, witness);
+                let stored = group.serve(dice, truth, server, witness);
                 self.check_group_behind_sink(&stored);
             }
             1 => letters.serve(dice.index(1 << 16), truth, witness),
+            2 | 3 if plan.protocol == Protocol::TwoPhase => server.serve(dice, truth, witness),
             2 | 3 => {
                 database.serve(dice, truth, witness);
                 self.check_beliefs();
@@ -198,6 +275,7 @@ impl World {
                 7..=11 => Some(Kind::Refused),
                 12..=16 => Some(Kind::Broken),
                 17..=21 => Some(Kind::Filtered),
+                22..=25 if self.outside.in_streams() => Some(Kind::Fickle),
                 _ => Some(Kind::Good),
             };
             self.outside.truth.produce(partition, kind);
@@ -237,6 +315,11 @@ impl World {
                 _ => {}
             };
         }
+        let Outside { group, dice, witness, plan, .. } = &mut self.outside;
+        // Where the commit decides over rows, its answer is what hurts most to lose.
+        if plan.protocol == Protocol::TwoPhase && group.has_commits_on_their_way() && dice.percent(40) {
+            return group.lose(dice, witness);
+        }
         match (self.outside.dice.within(0, 15), chosen) {
             (0..=2, Some(index)) => self.kill(index),
             (3 | 4, Some(index)) => {
@@ -269,12 +352,23 @@ impl World {
                 }
             }
             (9 | 10, _) => {
-                let Outside { database, dice, witness, .. } = &mut self.outside;
-                database.cut(dice, witness);
+                let Outside { database, server, dice, witness, plan, .. } = &mut self.outside;
+                if plan.protocol == Protocol::TwoPhase {
+                    server.cut(dice, witness);
+                } else {
+                    database.cut(dice, witness);
+                }
             }
             (11, _) => {
-                let Outside { database, witness, dice, .. } = &mut self.outside;
-                if database.down {
+                let Outside { database, server, witness, dice, plan, .. } = &mut self.outside;
+                if plan.protocol == Protocol::TwoPhase {
+                    if std::mem::take(&mut server.down) {
+                        witness.tell(|| "the streams' server is back".to_owned());
+                    } else {
+                        server.restart(witness);
+                        server.down = dice.percent(50);
+                    }
+                } else if database.down {
                     database.down = false;
                     witness.tell(|| "the database is back".to_owned());
                 } else {
@@ -293,6 +387,7 @@ impl World {
             (14, _) => self.meddle(),
             _ => {
                 self.outside.database.down = false;
+                self.outside.server.down = false;
                 if alive < self.outside.plan.processes {
                     self.start();
                 }
@@ -325,16 +420,29 @@ impl World {
     /// Other tools and hands set positions.
     fn meddle(&mut self) {
         let partition = self.outside.dice.index(self.outside.plan.partitions);
-        let Outside { group, database, truth, dice, witness, plan, .. } = &mut self.outside;
+        let Outside { group, database, server, truth, dice, witness, plan, .. } = &mut self.outside;
         if group.is_empty() && dice.percent(70) {
             // At least once it counts, and what it skips is skipped: so it only goes backwards there.
             let most = match plan.protocol {
                 Protocol::AtLeastOnce => group.committed(partition).unwrap_or(0),
-                Protocol::OffsetsInSink => truth.end(partition),
+                Protocol::OffsetsInSink | Protocol::TwoPhase => truth.end(partition),
             };
             let position = dice.within(0, u64::try_from(most).unwrap());
             let position = dice.percent(80).then(|| i64::try_from(position).unwrap());
-            group.reset(partition, position, witness);
+            let note = dice.percent(20).then_some(r#"{"txconnect":2}"#);
+            group.reset(partition, position, note, witness);
+            if plan.protocol == Protocol::TwoPhase && position.is_none() {
+                let lives = |process: usize| self.processes[process].life != Life::Dead;
+                truth.moved_by_hand(partition, 0, |place| server.could_be_published(place, lives));
+            }
+        } else if plan.protocol == Protocol::TwoPhase {
+            let nobody_runs = !self.processes.iter().any(|process| process.life == Life::Running);
+            if nobody_runs || dice.percent(50) {
+                server.expire(nobody_runs, dice, witness);
+            } else if dice.percent(40) {
+                let table = dice.index(plan.topics * 2);
+                server.drop_table(table, truth, witness);
+            }
         } else if plan.protocol == Protocol::OffsetsInSink
             && !plan.unique
             && let Some((first, next)) = database.edit(partition, dice, witness)
@@ -370,10 +478,7 @@ impl Verdict {
     /// Everything that is known of a world that went wrong: it is lived through once more for its story.
     pub(crate) fn report(&self) -> String {
         let again = World::run(self.seed, self.protocol, self.plan.bug, true);
-        let protocol = match self.protocol {
-            Protocol::AtLeastOnce => "at_least_once",
-            Protocol::OffsetsInSink => "offsets_in_sink",
-        };
+        let protocol = self.protocol.name();
         format!(
             "{:?}\n{}\nWRONG: {}\nrun it again: ./dev chaos --simulate --seeds 1 --seed {} (this was {protocol})\n",
             again.plan,

@@ -2,9 +2,10 @@
 
 use std::collections::VecDeque;
 
-use txconnect::delivery::{Assignment, Move, Plan as Moves, Settled, Span};
+use txconnect::delivery::{Event, Move, Plan as Moves, Settled, Span};
 use txconnect_connector_api::Epoch;
 
+use crate::appends::Part;
 use crate::database::{Advance, Answer, Reply, SessionId, Statement};
 use crate::letters::LetterFate;
 use crate::planted::Bug;
@@ -21,9 +22,9 @@ pub(crate) struct Flush {
     pub(crate) rows: Vec<Place>,
     /// Bad records that are not confirmed as dead letters yet.
     pub(crate) letters: Vec<Place>,
-    confirmed: Vec<Place>,
+    pub(crate) confirmed: Vec<Place>,
     pub(crate) doing: Doing,
-    retried: bool,
+    pub(crate) retried: bool,
     look: Option<SessionId>,
 }
 
@@ -45,6 +46,8 @@ pub(crate) enum Doing {
     TakingOver {
         session: SessionId,
     },
+    /// Rows go to streams, those of each partition by themselves.
+    Appending(Vec<Part>),
     /// Everything is written, dead letters are not (only with a planted bug).
     Late,
 }
@@ -74,7 +77,7 @@ impl Flush {
         }
     }
 
-    fn covered(&self) -> Vec<Span> {
+    pub(crate) fn covered(&self) -> Vec<Span> {
         self.spans.iter().map(|(span, _)| *span).collect()
     }
 
@@ -134,6 +137,7 @@ impl Process {
                 return self.committed(flush, session, moves, then, outside);
             }
             Doing::TakingOver { session } => self.taken_over(flush, session, outside),
+            Doing::Appending(parts) => return self.append(flush, parts, outside),
         }
         false
     }
@@ -142,11 +146,10 @@ impl Process {
         let late =
             outside.has(Bug::FinishedBeforeDeadLettered) || outside.has(Bug::DeadLettersAfterTheTransaction);
         if std::mem::take(&mut flush.retried) {
-            let commits = &self.commits;
             let gone: Vec<Partition> = flush
                 .covered()
                 .iter()
-                .filter(|span| !commits.is_current(span.slot, span.assignment))
+                .filter(|span| !self.is_current(span))
                 .map(|span| partition_of(span.slot))
                 .collect();
             flush.cut(|partition| gone.contains(&partition));
@@ -155,7 +158,11 @@ impl Process {
             flush.doing = Doing::Letter(outside.letters.send(*letter));
             return false;
         }
-        let moves = match &self.sink {
+        if outside.in_streams() {
+            let parts = flush.covered().into_iter().map(Part::new).collect();
+            return self.append(flush, parts, outside);
+        }
+        let moves = match self.delivery.in_sink() {
             None => Vec::new(),
             Some(sink) => match sink.plan(&flush.covered()) {
                 Moves::Write(moves) => moves,
@@ -273,7 +280,7 @@ impl Process {
             Answer::Reply(Reply::Taken(_)) => {
                 outside.witness.fault("a commit was answered by a take-over".to_owned());
             }
-            Answer::Gone if self.sink.is_none() => {
+            Answer::Gone if self.delivery.in_sink().is_none() => {
                 if outside.has(Bug::UnansweredWriteTakenForSuccess) {
                     return self.finish(flush, outside);
                 }
@@ -297,10 +304,10 @@ impl Process {
             return false;
         }
         let spans = flush.covered();
-        if let Some(sink) = &mut self.sink {
+        if let Some(sink) = self.delivery.in_sink_mut() {
             sink.in_doubt(&spans);
         }
-        let current = spans.iter().filter(|span| self.commits.is_current(span.slot, span.assignment));
+        let current = spans.iter().filter(|span| self.is_current(span));
         let doubtful: Vec<Partition> = current.map(|span| partition_of(span.slot)).collect();
         self.doubtful.extend(doubtful);
         false
@@ -352,14 +359,13 @@ impl Process {
             else {
                 continue;
             };
-            let current = self.commits.is_current(span.slot, span.assignment);
+            let current = self.is_current(&span);
             let held = self.partitions.get_mut(partition).filter(|_| current);
             let known = held.as_ref().map_or(0, |held| held.epoch);
             if let (Some(held), Some(epoch)) = (held, epoch) {
                 held.epoch = *epoch;
             }
-            let Some(sink) = &mut self.sink else { continue };
-            let settled = sink.taken_over_again(&span, Epoch(epoch.unwrap_or(known)), *stored);
+            let settled = self.delivery.taken_over_again(&span, Epoch(epoch.unwrap_or(known)), *stored);
             if current {
                 self.doubtful.remove(partition);
             }
@@ -384,7 +390,6 @@ impl Process {
                     if let Some(held) = self.partitions.get_mut(partition).filter(|_| current) {
                         held.epoch = 0;
                     }
-                    self.fenced.push((*partition, span.assignment));
                     flush.cut(|other| other == *partition);
                 }
             }
@@ -401,31 +406,29 @@ impl Process {
             for span in &spans {
                 let partition = partition_of(span.slot);
                 let Some((epoch, stored)) = outside.database.position(partition) else { continue };
-                if let (Some(sink), true) =
-                    (&mut self.sink, self.commits.is_current(span.slot, span.assignment))
-                {
+                let current = self.is_current(span);
+                if let Some(sink) = self.delivery.in_sink_mut().filter(|_| current) {
                     sink.started(span.slot, span.assignment, Epoch(epoch), stored, span.first);
                 }
             }
             return;
         }
-        if let Some(sink) = &mut self.sink {
-            sink.fenced(&spans);
-        }
-        let assignments: Vec<(Partition, Assignment)> =
-            spans.iter().map(|span| (partition_of(span.slot), span.assignment)).collect();
-        self.fenced.extend(assignments);
+        self.delivery.fenced(&spans);
         flush.cut(|partition| missed.contains(&partition));
     }
 
-    fn finish(&mut self, flush: &mut Flush, outside: &mut Outside) -> bool {
+    pub(crate) fn finish(&mut self, flush: &mut Flush, outside: &mut Outside) -> bool {
         for (span, filtered) in flush.spans.clone() {
             flush.check_books(&span, filtered, outside);
             if !outside.has(Bug::FinishedBeforeWritten) && !outside.has(Bug::GroupAheadOfTheSink) {
                 self.finished(span, outside);
-            } else if let Some(sink) = &mut self.sink {
+            } else if let Some(sink) = self.delivery.in_sink_mut() {
                 sink.written(&[span]);
             }
+        }
+        if outside.has(Bug::CommitOfAWriter) {
+            self.tell(Event::CommitDue);
+            self.perform_actions(true, outside);
         }
         if flush.letters.is_empty() {
             return true;
@@ -450,7 +453,7 @@ fn advance(moves: &[Move]) -> Statement {
 }
 
 /// Takes the rows out that the sink refuses.
-fn refuse(flush: &mut Flush, refused: &[Place], outside: &Outside) {
+pub(crate) fn refuse(flush: &mut Flush, refused: &[Place], outside: &Outside) {
     flush.rows.retain(|row| !refused.contains(row));
     if outside.has(Bug::RefusedRowsForgotten) {
         flush.confirmed.extend_from_slice(refused);

@@ -137,6 +137,15 @@ impl Consumer {
         self.handle.subscribe(&list).map_err(|failure| self.failed(&failure, "subscribing", None))
     }
 
+    /// Leaves the group. A revocation of everything that is assigned comes first, as an event; after it
+    /// [`Self::subscribe`] joins again, under a new membership.
+    ///
+    /// # Errors
+    /// The client is closing.
+    pub fn unsubscribe(&self) -> Result<(), KafkaError> {
+        self.handle.unsubscribe().map_err(|failure| self.failed(&failure, "leaving the group", None))
+    }
+
     /// Waits up to `timeout` for the next event. Call it at least every 100 ms: it also serves the log and
     /// keeps the membership.
     pub fn poll(&self, timeout: Duration) -> Option<ConsumerEvent> {

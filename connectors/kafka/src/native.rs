@@ -131,6 +131,11 @@ impl Handle {
         check(unsafe { sys::rd_kafka_subscribe(self.ptr(), topics.ptr()) })
     }
 
+    pub(crate) fn unsubscribe(&self) -> Result<(), Failure> {
+        // SAFETY: the client is alive.
+        check(unsafe { sys::rd_kafka_unsubscribe(self.ptr()) })
+    }
+
     /// Replaces the assignment.
     pub(crate) fn assign(&self, partitions: &TopicPartitionList) -> Result<(), Failure> {
         // SAFETY: client and list are alive; the list is copied.

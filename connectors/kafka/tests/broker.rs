@@ -545,3 +545,33 @@ fn a_member_that_was_dropped_commits_nothing() {
         assert_eq!(stored[0].metadata.text(), Some("before"), "{protocol}");
     }
 }
+
+/// Whatever the old membership has sent counts for nothing once there is a new one.
+#[test]
+fn a_member_that_leaves_gives_everything_back_and_gets_it_again_when_it_joins() {
+    let Some(brokers) = brokers() else { return };
+    for protocol in ["classic", "consumer"] {
+        let topic = make_topic(&brokers, "rejoin", 2, &[]);
+        let group = unique("group");
+        let mut member = join_by(protocol, &brokers, &topic, &group, &[]);
+        until("it has both partitions", || {
+            member.turn();
+            member.owned.len() == 2
+        });
+        member.consumer.unsubscribe().unwrap();
+        until("everything is given back", || {
+            member.turn();
+            member.owned.is_empty()
+        });
+        member.consumer.subscribe(std::slice::from_ref(&topic)).unwrap();
+        until("it has both partitions again", || {
+            member.turn();
+            member.owned.len() == 2
+        });
+        let partition = TopicPartition::new(&*topic, 0);
+        until("it commits as a member", || {
+            member.turn();
+            commit(&member.consumer, 1, &[noted(&partition, 0, Some("again".into()))]) == [Ok(())]
+        });
+    }
+}

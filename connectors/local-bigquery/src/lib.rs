@@ -20,9 +20,11 @@
 //!   of concurrent insertAll calls.
 //!
 //! Known differences of the Storage Write API: rows in Arrow are refused; `google.protobuf` wrappers, enums, decimals in
-//! bytes and the `column_name` option of fields are not known; a row with a field number that its schema does not have is
-//! an error, and so is a request without rows; several connections may append to one stream; a row that deletes needs its key only; changes are merged at
-//! once, whatever `maxStaleness` says; default values of columns are not applied.
+//! bytes and the `column_name` option of fields are not known; a row with a field number that its schema does not have
+//! is an error, and so is a request without rows; several connections may append to one stream; a row that deletes
+//! needs its key only; changes are merged at once, whatever `maxStaleness` says; default values of columns are not
+//! applied. Not documented, and chosen here so that it is hard on a client: a flush of a finalized stream is refused as
+//! such even where its rows are visible, and a request that has arrived is carried out although its connection breaks.
 //!
 //! Known differences of the tables: GEOGRAPHY, INTERVAL and RANGE columns, views and template tables are refused; zone names in
 //! timestamps other than UTC are refused; partition decorators (`table$20260102`) name no table; column defaults are kept

@@ -376,6 +376,7 @@ mod tests {
     ) -> Result<(), String> {
         let mut view = view(vec![partition("a", 0, Some(1_500))]);
         view.place = Some(store.place());
+        view.protocol = Protocol::OffsetsInSink;
         let selected = select(&view, None, None).unwrap();
         let changes = plan(&view, &selected, Target::Earliest, &[]).unwrap();
         let reset = |positions: &[NewPosition]| futures::executor::block_on(store.reset(positions)).map(Some);
@@ -436,7 +437,7 @@ mod tests {
     }
 
     #[test]
-    fn without_positions_in_the_sink_only_the_group_moves_and_without_a_note() {
+    fn without_positions_in_the_sink_only_the_group_moves_and_says_whose_position_it_is() {
         let view = view(vec![partition("a", 0, Some(1_500))]);
         let selected = select(&view, None, None).unwrap();
         let changes = plan(&view, &selected, Target::Latest, &[]).unwrap();
@@ -451,7 +452,8 @@ mod tests {
             },
         )
         .unwrap();
-        assert_eq!((moved[0].next_offset, &moved[0].metadata), (2_000, &None));
+        let note = Some(Note::AtLeastOnce.to_text());
+        assert_eq!((moved[0].next_offset, &moved[0].metadata), (2_000, &note));
         let failed = KafkaError::Timeout { what: "moving the group".into() };
         let error = perform(&view, &changes, |_| Ok(None), |_| Err(failed.into())).unwrap_err();
         assert!(error.contains("connect-transactions are not all moved"), "{error}");

@@ -136,6 +136,15 @@ impl Starts {
         }
     }
 
+    /// The group is joined anew: what it gave before counts no more.
+    pub(super) fn forget(&mut self) {
+        self.waiting.clear();
+        self.resting.clear();
+        if let Some(asked) = self.asked.take() {
+            asked.task.abort();
+        }
+    }
+
     /// Whether every partition given to us is being read.
     pub(super) fn is_empty(&self) -> bool {
         self.waiting.is_empty() && self.resting.is_empty() && self.asked.is_none()
@@ -169,6 +178,10 @@ impl Source {
     /// Starts partitions that the group has given us: finds out where, and forwards them to their lanes.
     pub(super) fn start_partitions(&mut self) -> Result<(), Failure> {
         self.look_at_fences()?;
+        if self.rejoin.is_some() {
+            // Nothing begins under a membership that is about to end.
+            return Ok(());
+        }
         self.starts.wake_resting();
         if self.starts.asked.is_some() {
             return self.sink_answer(Duration::ZERO);

@@ -4,14 +4,25 @@ use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::Stdio;
 
+use serde::Deserialize;
 use serde_json::{Value as Json, json};
 
 use super::{Arrived, DEADLINE, Mark, Row};
+use crate::kafka::Partition;
 use crate::process::{Process, Signal};
 use crate::records::{self, Kind, REFUSED};
 
 pub(crate) const PROJECT: &str = "chaos-project";
 pub(crate) const DATASET: &str = "chaos";
+
+/// What the local BigQuery says of a write stream.
+#[derive(Debug, Deserialize)]
+pub(crate) struct WriteStream {
+    pub(crate) rows: i64,
+    /// How many of them are visible.
+    pub(crate) flushed: i64,
+    pub(crate) finalized: bool,
+}
 
 /// The local BigQuery.
 pub(crate) struct BigQuery {
@@ -33,7 +44,9 @@ impl BigQuery {
         let client = reqwest::Client::new();
         let server = Self { process, address, tables: tables.to_vec(), client, runtime };
         let what = json!({ "reject_value": { "field": "note", "value": REFUSED } });
-        server.script(&json!({ "method": "tabledata.insertAll", "what": what }));
+        for method in ["tabledata.insertAll", "AppendRows"] {
+            server.script(&json!({ "method": method, "what": what }));
+        }
         server
     }
 
@@ -75,21 +88,30 @@ impl BigQuery {
 
     pub(super) fn arrived(&self) -> Arrived {
         let mut arrived = Arrived::default();
-        for table in &self.tables {
+        for (topic, table) in self.tables.iter().enumerate() {
             let text = self.get(&format!("/__rows/{PROJECT}/{DATASET}/{table}")).unwrap_or_default();
             let mut rows = Vec::new();
             for line in text.lines() {
                 let row: Json = serde_json::from_str(line).unwrap();
                 match row["id"].as_u64() {
                     Some(id) => {
-                        let intact = Kind::of(id) == Kind::Good && row["note"] == records::note(id).as_str();
-                        rows.push(Row { id, place: None, intact });
+                        let intact = Kind::of(id) == Kind::Good
+                            && row["account"] == records::account(id)
+                            && row["note"] == records::note(id).as_str();
+                        rows.push(Row { id, place: place(&row, topic), intact });
                     }
                     None => arrived.strange.push(format!("table {table}: {line}")),
                 }
             }
             arrived.streams.push(rows);
         }
+        arrived.write_streams = serde_json::from_str(&self.get("/__streams").unwrap()).unwrap();
         arrived
     }
+}
+
+/// Where a row says that it came from, if it does.
+fn place(row: &Json, topic: usize) -> Option<(Partition, i64)> {
+    let number = i32::try_from(row["_kafka_partition"].as_i64()?).ok()?;
+    Some((Partition { topic, number }, row["_kafka_offset"].as_i64()?))
 }

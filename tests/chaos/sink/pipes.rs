@@ -57,6 +57,7 @@ impl Pipes {
             streams: self.shared.streams.lock().unwrap().clone(),
             strange: self.shared.strange.lock().unwrap().clone(),
             positions: None,
+            write_streams: Vec::new(),
         }
     }
 
@@ -88,12 +89,14 @@ fn read(pipe: ChildStdout, topics: &[String], stream: usize, shared: &PipesShare
 /// A line of standard output with its envelope.
 fn row(line: &[u8], topics: &[String]) -> Option<Row> {
     let line: Json = serde_json::from_slice(line).ok()?;
-    let id = line["key"].as_str()?.parse().ok()?;
+    let id = records::id_of(line["key"].as_str()?.as_bytes())?;
     let topic = topics.iter().position(|topic| line["topic"] == topic.as_str())?;
     let number = i32::try_from(line["partition"].as_i64()?).ok()?;
     let intact = match Kind::of(id) {
         Kind::Good | Kind::Refused => {
-            line["value"]["id"] == id && line["value"]["note"] == records::note(id).as_str()
+            line["value"]["id"] == id
+                && line["value"]["account"] == records::account(id)
+                && line["value"]["note"] == records::note(id).as_str()
         }
         Kind::Tombstone => line["value"].is_null(),
         Kind::Broken | Kind::WrongType => false,

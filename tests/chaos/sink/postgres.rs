@@ -35,7 +35,8 @@ impl Postgres {
             let table = |topic| {
                 let name = schema.named(topic);
                 format!(
-                    "CREATE TABLE {name} (id bigint NOT NULL{key}, note text NOT NULL CHECK (note <> '{REFUSED}'));"
+                    "CREATE TABLE {name} (id bigint NOT NULL{key}, account bigint NOT NULL, \
+                     note text NOT NULL CHECK (note <> '{REFUSED}'));"
                 )
             };
             let tables: String = topics.iter().map(|topic| table(topic)).collect();
@@ -78,14 +79,18 @@ impl Postgres {
         let mut arrived = Arrived::default();
         for topic in &self.topics {
             let mut rows = Vec::new();
-            for row in self.query(topic, "id, note") {
-                let [id, note] = row.as_slice() else { unreachable!("two columns were asked for") };
+            for row in self.query(topic, "id, account, note") {
+                let [id, account, note] = row.as_slice() else {
+                    unreachable!("three columns were asked for")
+                };
                 let Some(id) = id.as_deref().and_then(|id| id.parse().ok()) else {
                     arrived.strange.push(format!("table {topic}: id {id:?}"));
                     continue;
                 };
                 let good = Kind::of(id) == Kind::Good || Kind::of(id) == Kind::Refused && !self.checks_rows();
-                let intact = good && note.as_deref() == Some(records::note(id).as_str());
+                let intact = good
+                    && account.as_deref() == Some(records::account(id).to_string().as_str())
+                    && note.as_deref() == Some(records::note(id).as_str());
                 rows.push(Row { id, place: None, intact });
             }
             arrived.streams.push(rows);

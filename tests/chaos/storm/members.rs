@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::{Due, LOOK, Storm};
 use crate::process::{Process, Signal};
 use crate::sink::Sink;
-use crate::verdict::{books_of, complaints_of};
+use crate::verdict::{books_of, complaints_of, last_words};
 
 /// How long a member that was asked to end may take: its drain, its last commit, leaving the group.
 const LONGEST_END: Duration = Duration::from_secs(45);
@@ -29,6 +29,11 @@ pub(super) enum State {
     Frozen,
     /// Asked to end, at the latest then.
     Ending(Instant),
+}
+
+/// The last that it said.
+fn words(member: &Member) -> String {
+    last_words(&std::fs::read_to_string(member.process.log()).unwrap_or_default())
 }
 
 impl Storm<'_> {
@@ -162,7 +167,8 @@ impl Storm<'_> {
                 self.keep_log(&member, asked && status.success());
                 if !asked || !status.success() {
                     let how = if asked { "after being asked to" } else { "by itself" };
-                    self.evidence.fault(format!("member {} ended {how}: {status}", member.number));
+                    let words = words(&member);
+                    self.evidence.fault(format!("member {} ended {how}: {status}: {words}", member.number));
                 }
                 continue;
             }
@@ -229,7 +235,8 @@ impl Storm<'_> {
         if let Some(status) = member.process.wait(LONGEST_REST) {
             self.tell(&format!("member {number} has ended ({status})"));
             if !status.success() {
-                self.evidence.fault(format!("member {number} reading the rest ended with {status}"));
+                let words = words(&member);
+                self.evidence.fault(format!("member {number} reading the rest ended with {status}: {words}"));
             }
             self.keep_log(&member, status.success());
         } else {

@@ -34,7 +34,10 @@ const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How many `AppendRows` calls share a connection. Their rows pass through one socket and one task, and a server may
 /// allow no more than a hundred.
-const CALLS_PER_CONNECTION: usize = 4;
+const CALLS_PER_CONNECTION: usize = 8;
+
+/// So many connections are made before calls share one.
+const UNSHARED_CONNECTIONS: usize = 4;
 
 /// The largest answer that is read: one that names every row of a large request.
 const MAX_ANSWER_BYTES: usize = 64 << 20;
@@ -148,9 +151,10 @@ impl Link {
             unused += usize::from(shared.users.load(Ordering::Acquire) == 0);
             shared.users.load(Ordering::Acquire) > 0 || unused == 1
         });
+        let most = if all.len() < UNSHARED_CONNECTIONS { 1 } else { CALLS_PER_CONNECTION };
         let freest = all
             .iter()
-            .filter(|shared| shared.users.load(Ordering::Acquire) < CALLS_PER_CONNECTION)
+            .filter(|shared| shared.users.load(Ordering::Acquire) < most)
             .min_by_key(|shared| shared.users.load(Ordering::Acquire));
         let shared = if let Some(shared) = freest {
             Arc::clone(shared)

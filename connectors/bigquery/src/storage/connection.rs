@@ -151,6 +151,9 @@ impl Worker {
                     None => return,
                 },
             };
+            if first.answer.is_closed() {
+                continue;
+            }
             if let Some((until, refusal)) = &self.pause {
                 let left = until.saturating_duration_since(Instant::now());
                 if left > Duration::ZERO {

@@ -18,8 +18,10 @@ use super::{Lent, Storage};
 use crate::outcome::{Outcome, settle};
 use crate::sink::Shared;
 
-/// How many `AppendRows` calls a lane has. The tables of the lane share them.
-const CONNECTIONS: usize = 2;
+/// How many `AppendRows` calls a lane has at most. The tables of the lane share them, and one that is idle is used before
+/// another is made. A call is worth 6 MB/s at a distance from Google, two are worth twice that; against the local server
+/// one takes 4 million rows a second and four take 6 to 12.
+const CONNECTIONS: usize = 4;
 
 /// Rows that were refused are cut out and the others sent again, at most so often in one call of the runtime.
 const MOST_ROUNDS: usize = 8;

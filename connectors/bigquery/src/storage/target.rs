@@ -28,7 +28,25 @@ pub(super) struct Target {
     pub(super) schema: Bytes,
     /// The columns of our rows by their paths, for messages.
     pub(super) columns: Vec<String>,
-    strange_since: Mutex<Option<Instant>>,
+    patience: Mutex<Patience>,
+}
+
+/// Since when the server has not known what is there.
+#[derive(Debug, Default)]
+struct Patience {
+    since: Option<Instant>,
+}
+
+impl Patience {
+    /// The server does not know it at `now`; answers whether that has lasted too long.
+    fn is_over(&mut self, now: Instant) -> bool {
+        let since = *self.since.get_or_insert(now);
+        let over = now.saturating_duration_since(since) >= KNOWN_EVERYWHERE;
+        if over {
+            self.since = None;
+        }
+        over
+    }
 }
 
 impl Target {
@@ -43,7 +61,7 @@ impl Target {
             schema: schema.encode_to_vec().into(),
             columns,
             table,
-            strange_since: Mutex::new(None),
+            patience: Mutex::default(),
         }
     }
 
@@ -51,18 +69,16 @@ impl Target {
     /// tell all of its servers.
     pub(super) fn not_known_yet(&self, cause: String, hint: &str) -> SinkError {
         self.table.forget();
-        let mut since = self.strange_since.lock().unwrap_or_else(PoisonError::into_inner);
-        if since.get_or_insert_with(Instant::now).elapsed() < KNOWN_EVERYWHERE {
+        if !self.patience.lock().unwrap_or_else(PoisonError::into_inner).is_over(Instant::now()) {
             return SinkError::transient(cause);
         }
-        *since = None;
         let minutes = KNOWN_EVERYWHERE.as_secs() / 60;
         SinkError::fatal(format!("{cause}, for {minutes} minutes now"), hint)
     }
 
     /// The server has taken rows.
     pub(super) fn is_known(&self) {
-        *self.strange_since.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        self.patience.lock().unwrap_or_else(PoisonError::into_inner).since = None;
     }
 }
 
@@ -73,5 +89,23 @@ fn collect_columns(fields: &[Field], parent: &str, columns: &mut Vec<String>) {
             collect_columns(fields, &format!("{path}."), columns);
         }
         columns.push(path);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_known_is_waited_for_up_to_the_limit_and_then_anew() {
+        let mut patience = Patience::default();
+        let start = Instant::now();
+        let almost = start + KNOWN_EVERYWHERE.mul_f32(0.9);
+        assert!(!patience.is_over(start));
+        assert!(!patience.is_over(almost));
+        assert!(patience.is_over(start + KNOWN_EVERYWHERE));
+        assert!(!patience.is_over(start + KNOWN_EVERYWHERE));
+        patience.since = None;
+        assert!(!patience.is_over(almost + KNOWN_EVERYWHERE));
     }
 }

@@ -10,7 +10,7 @@ use futures::future::join_all;
 use serde_json::{Value as Json, json};
 use txconnect_bigquery::BigQuerySink;
 use txconnect_connector_api::{Protocol, Sink as _, SinkError};
-use txconnect_local_bigquery::{Closing, LocalBigQuery, Method, QuotaReason, StatusCode, What};
+use txconnect_local_bigquery::{Closing, LocalBigQuery, Method, Options, QuotaReason, StatusCode, What};
 
 fn at_least_once(server: &LocalBigQuery) -> BigQuerySink {
     sink_of(server, &json!({ "delivery": "at_least_once" }))
@@ -274,6 +274,37 @@ async fn a_server_that_is_away_is_waited_for() {
     let mut batches = [batch(&sink, "t", &schema(), &records(2..4))];
     let error = writer.write(&mut batches, &[]).await.unwrap_err();
     assert!(matches!(error, SinkError::Transient { .. }), "{error:?}");
+    assert_eq!(offsets(&batches[0]), [0, 1]);
+}
+
+#[tokio::test]
+async fn a_server_that_was_restarted_is_found_again() {
+    let first = server().await;
+    let address = first.address();
+    let sink = at_least_once(&first);
+    let writer = sink.writer("test");
+    writer.write(&mut [batch(&sink, "t", &schema(), &records(0..2))], &[]).await.unwrap();
+    first.stop().await;
+    let options = Options { listen: address, ..Options::default() };
+    let second = LocalBigQuery::start(options).await.unwrap();
+    let mut batches = [batch(&sink, "t", &schema(), &records(2..4))];
+    write_patiently(&*writer, &mut batches, PAUSE, PATIENCE).await.unwrap();
+    assert_eq!(ids(&second, "t"), [2, 3]);
+}
+
+#[tokio::test]
+async fn an_encrypted_server_that_is_away_is_an_error_and_nothing_worse() {
+    let server = server().await;
+    // Port 1 of this machine refuses connections.
+    let settings = json!({ "delivery": "at_least_once", "storage_endpoint": "https://127.0.0.1:1" });
+    let sink = sink_of(&server, &settings);
+    let mut batches = [batch(&sink, "t", &schema(), &records(0..2))];
+    match sink.writer("test").write(&mut batches, &[]).await {
+        Err(SinkError::Transient { cause, .. }) => assert!(cause.contains("`d.t`"), "{cause}"),
+        // A machine without certificates.
+        Err(SinkError::Fatal { hint: Some(hint), .. }) => assert!(hint.contains("certificates"), "{hint}"),
+        other => panic!("{other:?}"),
+    }
     assert_eq!(offsets(&batches[0]), [0, 1]);
 }
 

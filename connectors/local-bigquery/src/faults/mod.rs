@@ -96,7 +96,8 @@ pub enum ScriptError {
 /// "backendError", "message": "try later"}}, "times": 2, "after": 1}`.
 ///
 /// Of the faults that end a call ([`What::ReplyLost`], [`What::Cut`], [`What::Error`], [`What::Html`], [`What::Quota`],
-/// [`What::Status`], [`What::StreamClosed`]) the first that matches in the order of the script applies, so that a script reads as a sequence.
+/// [`What::Status`], [`What::StreamClosed`]) the first that matches in the order of the script applies, so that a
+/// script reads as a sequence.
 /// The others add up, and are not used up by a call that an earlier fault answers before it reaches the store.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -36,7 +36,7 @@ pub enum What {
         /// Which of the two quotas.
         reason: QuotaReason,
     },
-    /// The call is carried out after a pause.
+    /// The call is carried out after a pause, of `AppendRows` even where its connection is gone by then.
     Slow {
         /// The pause in milliseconds.
         ms: u64,
@@ -56,7 +56,8 @@ pub enum What {
         #[serde(default)]
         in_band: bool,
     },
-    /// `AppendRows` ends as ABORTED before the request is carried out, as BigQuery closes connections in normal operation.
+    /// `AppendRows` ends as ABORTED before the request is carried out, as BigQuery closes connections in normal
+    /// operation.
     StreamClosed {
         /// What BigQuery says of it.
         because: Closing,

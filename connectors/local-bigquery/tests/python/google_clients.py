@@ -16,6 +16,8 @@ from google.cloud.bigquery_storage_v1.services.big_query_write.transports import
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
 PROJECT = "py"
+# Seconds that nothing takes on a machine that is not stuck.
+PATIENCE = 120
 TYPE = descriptor_pb2.FieldDescriptorProto
 PARENT = f"projects/{PROJECT}/datasets/d/tables/payments"
 
@@ -117,7 +119,7 @@ def default_stream(client: bigquery.Client, write: BigQueryWriteClient) -> None:
     stream = Stream(write, f"{PARENT}/_default")
     futures = [stream.append(payments(number)) for number in range(2, 52)]
     for future in futures:
-        future.result(timeout=30)
+        future.result(timeout=PATIENCE)
     stream.close()
     check("rows of the default stream", visible(client), list(range(1, 52)))
 
@@ -126,11 +128,11 @@ def committed(client: bigquery.Client, write: BigQueryWriteClient) -> None:
     stream = Stream(write, create(write, types.WriteStream.Type.COMMITTED))
     first, second = stream.append(payments(52), offset=0), stream.append(payments(53), offset=1)
     check("offsets of a committed stream", [
-        future.result(timeout=30).append_result.offset for future in (first, second)
+        future.result(timeout=PATIENCE).append_result.offset for future in (first, second)
     ], [0, 1])
     check("rows of a committed stream", visible(client)[-2:], [52, 53])
     try:
-        stream.append(payments(54), offset=1).result(timeout=30)
+        stream.append(payments(54), offset=1).result(timeout=PATIENCE)
         sys.exit("an offset that is taken was taken again")
     except exceptions.AlreadyExists:
         print("ok: an offset that is taken is refused")
@@ -138,7 +140,7 @@ def committed(client: bigquery.Client, write: BigQueryWriteClient) -> None:
     check("rows at the end", write.finalize_write_stream(name=stream.name).row_count, 2)
     late = Stream(write, stream.name)
     try:
-        late.append(payments(54), offset=2).result(timeout=30)
+        late.append(payments(54), offset=2).result(timeout=PATIENCE)
         sys.exit("a finalized stream took rows")
     except exceptions.GoogleAPICallError as refused:
         check("the code of an append behind the end", refused.code, 400)
@@ -147,7 +149,7 @@ def committed(client: bigquery.Client, write: BigQueryWriteClient) -> None:
 def buffered(client: bigquery.Client, write: BigQueryWriteClient) -> None:
     stream = Stream(write, create(write, types.WriteStream.Type.BUFFERED))
     for offset, number in enumerate(range(60, 70)):
-        stream.append(payments(number), offset=offset).result(timeout=30)
+        stream.append(payments(number), offset=offset).result(timeout=PATIENCE)
     check("rows before a flush", visible(client)[-1], 53)
     request = types.FlushRowsRequest(write_stream=stream.name, offset=4)
     check("the flushed offset", write.flush_rows(request).offset, 4)
@@ -165,7 +167,7 @@ def pending(client: bigquery.Client, write: BigQueryWriteClient) -> None:
     names = [create(write, types.WriteStream.Type.PENDING) for _ in range(2)]
     for number, name in enumerate(names, start=80):
         stream = Stream(write, name)
-        stream.append(payments(number)).result(timeout=30)
+        stream.append(payments(number)).result(timeout=PATIENCE)
         stream.close()
         write.finalize_write_stream(name=name)
     check("rows before a commit", visible(client)[-1], 64)
@@ -185,7 +187,7 @@ def row_errors(client: bigquery.Client, write: BigQueryWriteClient) -> None:
     stream = Stream(write, f"{PARENT}/streams/_default")
     bad = Payment(id=90, sum="not a number").SerializeToString()
     try:
-        stream.append([*payments(91), bad]).result(timeout=30)
+        stream.append([*payments(91), bad]).result(timeout=PATIENCE)
         sys.exit("a bad row was taken")
     except exceptions.InvalidArgument:
         print("ok: a bad row is refused")
@@ -203,7 +205,7 @@ def changes(client: bigquery.Client, write: BigQueryWriteClient) -> None:
     stream.append([
         change(1, "UPSERT", "2"), change(2, "UPSERT", "1"), change(1, "UPSERT", "1"), change(2, "DELETE", "A/0"),
         change(3, "UPSERT", "1"), change(2, "UPSERT", "9/FF"),
-    ]).result(timeout=30)
+    ]).result(timeout=PATIENCE)
     stream.close()
     check("rows of a keyed table", visible(client, "keyed"), [1, 3])
 

@@ -139,7 +139,7 @@ async fn an_exhausted_quota_and_a_proxy_have_their_codes() {
 // Response messages "arrive in the same order as the requests were sent".
 #[tokio::test]
 async fn slow_and_late_answers_do_not_add_up_and_keep_their_order() {
-    for what in [What::Slow { ms: 200 }, What::LateReply { ms: 200 }] {
+    for what in [What::Slow { ms: 500 }, What::LateReply { ms: 500 }] {
         let server = server_with(vec![appends(what.clone())]).await;
         let stream = server.create(StreamType::Buffered).await;
         let mut connection = server.connect(&stream).await;
@@ -193,6 +193,27 @@ async fn a_slow_append_finds_its_stream_finalized() {
     assert_eq!(server.finalize(&stream).await.unwrap(), 0);
     let finalized = (Code::InvalidArgument, Some(StorageErrorCode::StreamFinalized));
     assert_eq!(refusal_of(&zombie.next().await.unwrap()), finalized);
+}
+
+// Nothing is promised of a request that got no answer: it may still be stored after its client is gone.
+#[tokio::test]
+async fn a_slow_append_is_stored_although_its_connection_is_gone() {
+    let server = server_with(vec![appends(What::Slow { ms: 1_000 }).times(1)]).await;
+    let stream = server.create(StreamType::Committed).await;
+    let gone = server.connect(&stream).await;
+    gone.send(first(&stream, person_descriptor(), Some(0), people([0]))).await;
+    let url = format!("http://{}/__faults", server.bigquery.address());
+    let stored = async {
+        while server.send(server.http.get(&url)).await.1 != json!([]) {}
+        drop(gone);
+        while server.ids("t").is_empty() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, stored).await.unwrap();
+    let exists = (Code::AlreadyExists, Some(StorageErrorCode::OffsetAlreadyExists));
+    assert_eq!(refusal_of(&server.append(&stream, Some(0), people([0])).await.unwrap()), exists);
+    assert_eq!(server.ids("t"), vec![0]);
 }
 
 // The same errors come as an answer or as the status that ends the call: "the returned google.rpc.Status can include a

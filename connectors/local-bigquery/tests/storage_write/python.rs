@@ -27,7 +27,7 @@ async fn googles_python_clients_create_insert_append_flush_commit_and_query() {
         .stdin(Stdio::null())
         .kill_on_drop(true)
         .output();
-    let output = tokio::time::timeout(2 * PATIENCE, script)
+    let output = tokio::time::timeout(10 * PATIENCE, script)
         .await
         .expect("the script ends in time")
         .unwrap_or_else(|refused| panic!("{INTERPRETER}={interpreter} does not start: {refused}"));
