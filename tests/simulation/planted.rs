@@ -36,10 +36,7 @@ pub(crate) enum Bug {
     LostCommitRepeated,
     ForeignPositionTaken,
     NothingPublishedAtTheStart,
-    InheritedStreamsForgotten,
     FinalizedBeforeNamed,
-    FormerStreamsStay,
-    PublishedBeforeFinalized,
     PublishedBeforeTheCommit,
     CommitOfAWriter,
     StreamsReused,
@@ -51,7 +48,7 @@ pub(crate) enum Bug {
 
 impl Bug {
     /// Every bug, where it can be seen, and what it is in plain words.
-    pub(crate) const ALL: [(Self, Protocol, &'static str); 54] = [
+    pub(crate) const ALL: [(Self, Protocol, &'static str); 50] = [
         (
             Self::FinishedBeforeWritten,
             Protocol::AtLeastOnce,
@@ -166,11 +163,7 @@ impl Bug {
             Protocol::OffsetsInSink,
             "the group's position moves before the transaction commits",
         ),
-        (
-            Self::FinishedBeforeWritten,
-            Protocol::TwoPhase,
-            "the position moves when a flush is handed over",
-        ),
+        (Self::FinishedBeforeWritten, Protocol::TwoPhase, "the position moves when a flush is handed over"),
         (
             Self::FinishedBeforeDeadLettered,
             Protocol::TwoPhase,
@@ -201,11 +194,7 @@ impl Bug {
             Protocol::TwoPhase,
             "records that come before the lane knows their partition are dropped",
         ),
-        (
-            Self::GivenUpSpansFinished,
-            Protocol::TwoPhase,
-            "what a drain gives up is dropped, and committed",
-        ),
+        (Self::GivenUpSpansFinished, Protocol::TwoPhase, "what a drain gives up is dropped, and committed"),
         (
             Self::SpansOfAnOlderAssignmentFinish,
             Protocol::TwoPhase,
@@ -216,11 +205,7 @@ impl Bug {
             Protocol::TwoPhase,
             "rows are published before the commit that counts them",
         ),
-        (
-            Self::StreamsReused,
-            Protocol::TwoPhase,
-            "a stream is used by two assignments",
-        ),
+        (Self::StreamsReused, Protocol::TwoPhase, "a stream is used by two assignments"),
         (
             Self::CommitOfALostPartition,
             Protocol::TwoPhase,
@@ -246,16 +231,8 @@ impl Bug {
             Protocol::TwoPhase,
             "a commit that may still arrive is followed by others under the same membership",
         ),
-        (
-            Self::CommitsWithoutANote,
-            Protocol::TwoPhase,
-            "a commit says nothing beside its position",
-        ),
-        (
-            Self::EndOfTheNewestAppend,
-            Protocol::TwoPhase,
-            "a commit counts rows behind its position",
-        ),
+        (Self::CommitsWithoutANote, Protocol::TwoPhase, "a commit says nothing beside its position"),
+        (Self::EndOfTheNewestAppend, Protocol::TwoPhase, "a commit counts rows behind its position"),
         (
             Self::PositionOfTheFurthestSpan,
             Protocol::TwoPhase,
@@ -266,35 +243,11 @@ impl Bug {
             Protocol::TwoPhase,
             "reading begins at the position without publishing what it counts",
         ),
-        (
-            Self::ForeignPositionTaken,
-            Protocol::TwoPhase,
-            "a position of another tool is taken as it is",
-        ),
+        (Self::ForeignPositionTaken, Protocol::TwoPhase, "a position of another tool is taken as it is"),
         (
             Self::FinalizedBeforeNamed,
             Protocol::TwoPhase,
             "streams are finalized before a commit names them as finished",
-        ),
-        (
-            Self::InheritedStreamsForgotten,
-            Protocol::TwoPhase,
-            "the streams of before are neither named nor finalized",
-        ),
-        (
-            Self::FormerStreamsStay,
-            Protocol::TwoPhase,
-            "the streams of before are not finalized",
-        ),
-        (
-            Self::PublishedBeforeFinalized,
-            Protocol::TwoPhase,
-            "rows are published before the streams of before are finalized",
-        ),
-        (
-            Self::ReleasedBeforeTheLastCommit,
-            Protocol::TwoPhase,
-            "a partition is given back before its last commit is answered",
         ),
         (
             Self::ClosedWithoutPublication,
