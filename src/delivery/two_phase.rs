@@ -33,6 +33,7 @@ pub struct TwoPhase {
 }
 
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is known at a moment of its own, in any order")]
 struct Held {
     assignment: Assignment,
     /// The position that the rows of our streams begin with.

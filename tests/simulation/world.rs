@@ -231,7 +231,7 @@ impl World {
         match dice.within(0, 9) {
             // Commits that decide take their time, so that more can happen meanwhile.
             0 if plan.protocol == Protocol::TwoPhase && dice.percent(50) => {
-                server.serve(dice, truth, witness)
+                server.serve(dice, truth, witness);
             }
             0 => {
                 let stored = group.serve(dice, truth, server, witness);
