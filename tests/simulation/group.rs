@@ -397,7 +397,7 @@ impl Group {
         witness: &mut Witness,
     ) -> Vec<(Partition, i64)> {
         // What has lost its connection comes late.
-        let strays_too = self.commits.iter().any(|commit| commit.stray) && dice.percent(7);
+        let strays_too = self.commits.iter().any(|commit| commit.stray) && dice.percent(2);
         let may_come = |commit: &Commit| commit.answer.is_none() && (strays_too || !commit.stray);
         let waiting: Vec<usize> =
             (0..self.commits.len()).filter(|index| may_come(&self.commits[*index])).collect();

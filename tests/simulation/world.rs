@@ -327,6 +327,9 @@ impl World {
         match (self.outside.dice.within(0, 15), chosen) {
             (0..=2, Some(index)) => self.kill(index),
             (3 | 4, Some(index)) => {
+                // Best of all while it waits for an answer on which it decides.
+                let asks = |index: &&usize| self.processes[**index].inheriting.is_some();
+                let index = running.iter().find(asks).copied().unwrap_or(index);
                 self.outside.witness.count(Happening::Freeze);
                 self.outside.witness.tell(|| format!("process {index} is frozen"));
                 self.processes[index].life = Life::Frozen;
