@@ -255,8 +255,10 @@ impl<'a> Storm<'a> {
             assert!(Instant::now() < end, "{:?}", self.dues);
             std::thread::sleep(LOOK);
         }
-        if let Sink::Postgres(postgres) = &self.sink {
-            postgres.proxy.keep_commits();
+        match &self.sink {
+            Sink::BigQuery(server) => server.heal(),
+            Sink::Postgres(postgres) => postgres.proxy.keep_commits(),
+            Sink::Pipes(_) => {}
         }
     }
 
