@@ -255,10 +255,8 @@ impl<'a> Storm<'a> {
             assert!(Instant::now() < end, "{:?}", self.dues);
             std::thread::sleep(LOOK);
         }
-        match &self.sink {
-            Sink::BigQuery(server) => server.heal(),
-            Sink::Postgres(postgres) => postgres.proxy.keep_commits(),
-            Sink::Pipes(_) => {}
+        if let Sink::Postgres(postgres) = &self.sink {
+            postgres.proxy.keep_commits();
         }
     }
 

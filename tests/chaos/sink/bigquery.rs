@@ -55,7 +55,7 @@ impl BigQuery {
         }
     }
 
-    /// Forgets the faults that are left.
+    /// Forgets the faults that are left. For a moment it refuses no rows either, so nobody may be writing.
     pub(crate) fn heal(&self) {
         let url = format!("http://{}/__faults", self.address);
         let request = self.client.delete(url).timeout(DEADLINE);
