@@ -54,7 +54,7 @@ fn a_short_storm_loses_no_record() {
 fn a_short_storm_into_write_streams_loses_no_record_and_doubles_none() {
     let Some(cluster) = Cluster::of_the_tests() else { return };
     let sinks = Sinks::BigQuery(Some(Way::TwoPhase));
-    let thrown = Plan::thrown(5, 3, Duration::from_secs(12), false, sinks);
+    let thrown = Plan::thrown(5815, 3, Duration::from_secs(10), false, sinks);
     let plan = Plan { mood: Mood::Wild, protocol: Protocol::CooperativeSticky, rate: 2_000, ..thrown };
     let verdict = Storm::new(&cluster, plan, false).run();
     assert!(!verdict.is_guilty(), "{}", verdict.report());

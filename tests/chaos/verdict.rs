@@ -127,13 +127,13 @@ impl Verdict {
         let newest = versions::newest(plan.target, &truth.places);
         let is_wanted = |id: usize| newest.as_ref().is_none_or(|newest| newest[id]);
         let (mut lost, mut old) = (Vec::new(), Vec::new());
-        for (id, rows) in seen.iter().enumerate().take(truth.places.len()) {
+        for (id, count) in seen.iter().enumerate() {
             let kind = Kind::of(id as u64);
             let there = if sink.takes(kind) {
-                if *rows > 0 && !is_wanted(id) {
+                if *count > 0 && !is_wanted(id) {
                     old.extend(truth.place(id as u64));
                 }
-                *rows > 0 || !is_wanted(id)
+                *count > 0 || !is_wanted(id)
             } else if sink.refuses(kind) {
                 letters.contains_key(&(id as u64))
             } else {

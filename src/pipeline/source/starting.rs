@@ -30,6 +30,8 @@ const LANES_KNOW: Duration = Duration::from_secs(30);
 /// How long a partition that somebody else has taken over rests: longer than the group takes to tell a member that it
 /// was dropped (a heartbeat, 3 s).
 const REST: Duration = Duration::from_secs(5);
+/// How soon a partition is looked at again whose position has moved while it was looked at.
+const MOVED_REST: Duration = Duration::from_millis(100);
 /// How long a partition rests before it goes on with a new stream.
 const STREAM_REST: Duration = Duration::from_secs(1);
 /// How often a partition may be taken over by others while the group says that it is ours.
@@ -340,7 +342,13 @@ impl Source {
         } else if self.streams.is_some() {
             for (starting, published) in starting.into_iter().zip(published) {
                 if is_ours(&starting) {
-                    self.look_at_inheritance(&starting, &published)?;
+                    if let Err(stop) = self.look_at_inheritance(&starting, &published) {
+                        if !self.has_moved(&starting) {
+                            return Err(stop);
+                        }
+                        self.starts.later([starting.partition], MOVED_REST);
+                        continue;
+                    }
                     let position = starting.group.offset.unwrap_or(starting.fresh);
                     let position = self.in_log(&starting, position)?;
                     starts.push(Placed { starting, position, in_sink: None });
@@ -404,6 +412,17 @@ impl Source {
         Err(Failure::stopped(format!("{partition}: {why}"), way_out))
     }
 
+    /// Whether the group has stored something else since it was asked: others may have had the partition while this
+    /// process stood still.
+    fn has_moved(&self, starting: &Starting) -> bool {
+        let asked = self.consumer.committed(std::slice::from_ref(&starting.partition), self.question());
+        match asked.as_deref() {
+            Ok([now]) => *now != starting.group,
+            // Without an answer it is asked again, and nothing is decided.
+            _ => true,
+        }
+    }
+
     /// Whether everything that the group's position counts can be seen.
     fn look_at_inheritance(&self, starting: &Starting, published: &[Published]) -> Result<(), Failure> {
         let Starting { partition, group, inherited, .. } = starting;
@@ -427,15 +446,16 @@ impl Source {
                 ),
             )),
             Inherited::Lost { stream, rows, visible_before } => {
-                let again = visible_before
-                    .map(|before| format!("`{reset} {before}` writes them again; if they are in the table, "))
-                    .unwrap_or_default();
+                let from = visible_before.map_or_else(String::new, |before| format!(", not before {before}"));
                 Err(Failure::stopped(
                     format!(
                         "{partition}: {rows} rows before the position {offset} were committed and may never have become \
                          visible: their write stream {stream} is gone (it has expired, or its table was deleted)"
                     ),
-                    format!("{again}`{reset} {offset}` goes on behind them"),
+                    format!(
+                        "look in the table for the last record of the partition that is there (`kafka_columns` shows it), \
+                         and go on behind it{from}: `{reset} OFFSET`; where all of them are there, that is {offset}"
+                    ),
                 ))
             }
         }

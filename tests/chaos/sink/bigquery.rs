@@ -44,11 +44,24 @@ impl BigQuery {
         // The server closes connections on which nothing comes for a while, and rounds are long.
         let client = reqwest::Client::builder().pool_max_idle_per_host(0).build().unwrap();
         let server = Self { process, address, tables: tables.to_vec(), client, runtime };
+        server.refuse_rows();
+        server
+    }
+
+    fn refuse_rows(&self) {
         let what = json!({ "reject_value": { "field": "note", "value": REFUSED } });
         for method in ["tabledata.insertAll", "AppendRows"] {
-            server.script(&json!({ "method": method, "what": what }));
+            self.script(&json!({ "method": method, "what": what }));
         }
-        server
+    }
+
+    /// Forgets the faults that are left. For a moment it refuses no rows either, so nobody may be writing.
+    pub(crate) fn heal(&self) {
+        let url = format!("http://{}/__faults", self.address);
+        let request = self.client.delete(url).timeout(DEADLINE);
+        let answer = self.runtime.block_on(async { request.send().await.unwrap() });
+        assert!(answer.status().is_success(), "{}", answer.status());
+        self.refuse_rows();
     }
 
     pub(crate) fn address(&self) -> &str {

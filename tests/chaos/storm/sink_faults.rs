@@ -89,7 +89,6 @@ impl Storm<'_> {
             json!({ "late_reply": { "ms": self.dice.within(50..=1500) } }),
             json!({ "quota": { "reason": "rateLimitExceeded" } }),
             json!({ "not_found_after_create": { "ms": self.dice.within(200..=1500) } }),
-            json!("errors_end_connection"),
         ];
         let of_creations = [json!({ "not_found_after_create": { "ms": self.dice.within(200..=1500) } })];
         let own: &[Json] = match method {
