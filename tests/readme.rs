@@ -137,9 +137,9 @@ fn everything_happens_as_the_readme_says() {
     let records = said.lines().filter(|line| line.starts_with("{\"transaction_id\":")).count();
     assert_eq!(records, 3, "the lines of the stdout pipeline:\n{said}");
     for part in [
-        "4 pipelines without a mistake: transactions-postgres-append, transactions-postgres, transactions-stdout, \
+        "6 pipelines without a mistake: transactions-exactly-once, transactions-insert-all, transactions-postgres-append, transactions-postgres, transactions-stdout, \
          transactions\n",
-        "5 pipelines without a mistake: chargebacks, transactions-postgres-append, transactions-postgres, \
+        "7 pipelines without a mistake: chargebacks, transactions-exactly-once, transactions-insert-all, transactions-postgres-append, transactions-postgres, \
          transactions-stdout, transactions\n",
         concat!("txconnect ", env!("CARGO_PKG_VERSION"), "\n"),
         "\nlibrdkafka ",

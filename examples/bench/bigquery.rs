@@ -48,7 +48,7 @@ pub(crate) struct BigQuery {
 pub(crate) struct Received {
     /// Rows that can be seen.
     pub(crate) rows: u64,
-    /// AppendRows requests, or calls of insertAll.
+    /// `AppendRows` requests, or calls of insertAll.
     pub(crate) requests: u64,
     /// Streams that were not finalized.
     open_streams: u64,

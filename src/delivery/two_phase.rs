@@ -48,11 +48,20 @@ struct Held {
     /// Grows whenever a commit of the same position would say something new.
     version: u64,
     told: Option<(u64, bool)>,
-    closing: bool,
-    closed: bool,
-    /// The time to drain was over: what had not finished counts for nothing any more.
-    given_up: bool,
+    standing: Standing,
     broken: bool,
+}
+
+/// How far a partition is on its way back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Standing {
+    Read,
+    /// The group takes it back.
+    Closing,
+    /// The time to drain was over: what had not finished counts for nothing any more.
+    GivenUp,
+    /// The stored commit names its streams as finished.
+    Closed,
 }
 
 /// A stream of an earlier assignment.
@@ -279,9 +288,7 @@ impl TwoPhase {
             visible_before: if counted { Some(position) } else { visible_before },
             version: u64::from(counted),
             told: None,
-            closing: false,
-            closed: false,
-            given_up: false,
+            standing: Standing::Read,
             broken: false,
         };
         self.partitions.insert(slot, held);
@@ -294,7 +301,7 @@ impl TwoPhase {
 
     /// A span is on its way.
     pub fn handed_over(&mut self, span: Span) {
-        if let Some(held) = self.held_under(span.slot, span.assignment).filter(|held| !held.given_up) {
+        if let Some(held) = self.held_under(span.slot, span.assignment).filter(|held| !held.is_over()) {
             let flight = Flight { first: span.first, next: span.next, parts: Vec::new(), placed: false };
             held.flights.push_back(flight);
         }
@@ -338,7 +345,7 @@ impl TwoPhase {
     pub fn is_appended(&self, span: &Span) -> bool {
         self.partitions.get(&span.slot).filter(|held| held.assignment == span.assignment).is_some_and(
             |held| {
-                held.given_up || held.flights.iter().any(|flight| flight.covers(span) && flight.is_stored())
+                held.is_over() || held.flights.iter().any(|flight| flight.covers(span) && flight.is_stored())
             },
         )
     }
@@ -355,7 +362,7 @@ impl TwoPhase {
     pub fn note(&mut self, token: CommitToken, slot: Slot, position: i64) -> Option<String> {
         let held = self.partitions.get_mut(&slot).filter(|held| !held.broken)?;
         let ends = held.ends_at(position)?;
-        let closes = held.closing && held.all_visible(position, &ends);
+        let closes = held.is_closing() && held.all_visible(position, &ends);
         let note = held.note(&ends, closes);
         let text = Note::Streams(note).to_text();
         held.sent = Some(Sent { token, position, ends, closes, text: text.clone() });
@@ -377,13 +384,13 @@ impl TwoPhase {
             former.state = FormerState::Named;
         }
         if sent.closes {
-            held.closed = true;
+            held.standing = Standing::Closed;
             self.left_behind.extend(held.streams.drain(..).map(|stream| stream.name));
         }
         if held.is_visible() {
             held.visible_before = held.committed;
             // The streams are still to be named as finished.
-            held.version += u64::from(held.closing && !held.streams.is_empty());
+            held.version += u64::from(held.is_closing() && !held.streams.is_empty());
         }
         if held.is_settled() && held.streams.is_empty() {
             // Nobody will be here to wait for them.
@@ -401,8 +408,8 @@ impl TwoPhase {
     /// The group takes the partition back, or the pipeline stops: once everything can be seen, the last commit names
     /// its streams as finished.
     pub fn closing(&mut self, slot: Slot) {
-        if let Some(held) = self.partitions.get_mut(&slot).filter(|held| !held.closing) {
-            held.closing = true;
+        if let Some(held) = self.partitions.get_mut(&slot).filter(|held| !held.is_closing()) {
+            held.standing = Standing::Closing;
             if !held.streams.is_empty() {
                 held.version += 1;
             }
@@ -412,8 +419,8 @@ impl TwoPhase {
     /// The time to drain is over: of a partition that is given back only what lies before `finished` still counts, so
     /// that its streams can be named as finished without waiting for the rest.
     pub fn give_up(&mut self, slot: Slot, finished: i64) {
-        if let Some(held) = self.partitions.get_mut(&slot).filter(|held| held.closing) {
-            held.given_up = true;
+        if let Some(held) = self.partitions.get_mut(&slot).filter(|held| held.is_closing()) {
+            held.standing = Standing::GivenUp;
             held.flights.retain(|flight| flight.next <= finished);
         }
     }
@@ -511,6 +518,15 @@ impl TwoPhase {
 }
 
 impl Held {
+    fn is_closing(&self) -> bool {
+        self.standing != Standing::Read
+    }
+
+    /// Whether spans that come or finish now count for nothing.
+    fn is_over(&self) -> bool {
+        matches!(self.standing, Standing::GivenUp | Standing::Closed)
+    }
+
     fn place(&mut self, span: &Span, rows: &[Rows]) -> Placement {
         let Some(index) = self.flights.iter().position(|flight| flight.covers(span)) else {
             return Placement::Gone;
@@ -660,7 +676,8 @@ impl Held {
     /// Whether a commit that says what is known now is the last one that is needed.
     fn is_settled(&self) -> bool {
         // A commit of this version names everything as finished; or there is nothing to name.
-        self.closing && (self.closed || (self.flights.is_empty() && self.is_visible()))
+        self.is_closing()
+            && (self.standing == Standing::Closed || (self.flights.is_empty() && self.is_visible()))
     }
 }
 

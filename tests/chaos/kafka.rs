@@ -8,6 +8,7 @@ use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
 use rdkafka::message::{Headers, Message};
+use rdkafka::types::RDKafkaErrorCode;
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
 use crate::records;
@@ -118,6 +119,10 @@ impl Cluster {
                     }),
                 }),
                 Err(KafkaError::PartitionEOF(_)) => left -= 1,
+                // The client tries again by itself.
+                Err(KafkaError::MessageConsumption(
+                    RDKafkaErrorCode::AllBrokersDown | RDKafkaErrorCode::BrokerTransportFailure,
+                )) => {}
                 Err(error) => panic!("{topic}: {error}"),
             }
         }

@@ -103,11 +103,11 @@ fn a_partition_that_comes_back_starts_at_its_position() {
             partitions: 1,
             members: 0,
             lanes: 1,
+            in_flight: 1,
             rate: 2_000,
             rows: 50,
             ..Plan::thrown(2, 0, Duration::ZERO, false, sinks)
         };
-        let plan = Plan { target: plan.target.with_one_in_flight(), ..plan };
         let verdict = Storm::new(&cluster, plan, false).play(&steps);
         assert!(!verdict.is_guilty(), "{}", verdict.report());
     };

@@ -63,10 +63,14 @@ pub(crate) struct Plan {
     pub(crate) rate: u64,
     pub(crate) members: usize,
     pub(crate) lanes: usize,
+    /// Batches of a lane, into BigQuery.
+    pub(crate) in_flight: usize,
     pub(crate) rows: usize,
     pub(crate) linger: u64,
     pub(crate) commit_interval: u64,
     pub(crate) memory: u64,
+    /// By insertAll.
+    pub(crate) insert_ids: bool,
     /// How many kills end the round.
     pub(crate) kills: u64,
     /// How long a round without kills lasts, and the longest that another one does.
@@ -99,10 +103,12 @@ impl Plan {
             rate: dice.one_of(&[4_000, 7_000, 10_000]),
             members: dice.index(2) + 2,
             lanes: dice.index(2) + 1,
+            in_flight: dice.one_of(&[1, 2, 4]),
             rows: dice.one_of(&[50, 200, 500]),
             linger: dice.one_of(&[20, 100, 500]),
             commit_interval: dice.one_of(&[200, 1000]),
             memory: dice.one_of(&[8, 16, 48]),
+            insert_ids: dice.percent(25),
             kills,
             duration,
             servers,
@@ -114,6 +120,10 @@ impl Plan {
             Sinks::BigQuery(way) => Target::BigQuery(IntoBigQuery::thrown(&mut dice, way)),
             Sinks::All | Sinks::Stdout => Target::Stdout,
         };
+        if plan.target.into_bigquery().is_some_and(|setting| setting.way != Way::InsertAll) {
+            // A connection has room for many more: 1, 4 or 16.
+            plan.in_flight *= plan.in_flight;
+        }
         plan
     }
 
@@ -139,7 +149,7 @@ impl Plan {
             self.linger,
         );
         text.push_str(&match self.target {
-            Target::BigQuery(setting) => setting.block(),
+            Target::BigQuery(setting) => setting.block(self.in_flight, self.insert_ids),
             Target::Stdout => "sink:\n  stdout: { envelope: true }\n".to_owned(),
             Target::Postgres(setting) => setting.block(name),
         });
@@ -152,7 +162,7 @@ impl fmt::Display for Plan {
         write!(
             out,
             "seed {}: {:?}, {:?}, {} topics of {} partitions into {}, {} members with {} lanes, {} records/s, \
-             batches of {} rows or {} ms{}, commits every {} ms, {} MiB",
+             batches of {} rows or {} ms, {} in flight, commits every {} ms, {} MiB, insert ids {}",
             self.seed,
             self.mood,
             self.protocol,
@@ -164,11 +174,10 @@ impl fmt::Display for Plan {
             self.rate,
             self.rows,
             self.linger,
-            self.target
-                .into_bigquery()
-                .map_or_else(String::new, |setting| format!(", {} in flight", setting.in_flight)),
+            self.in_flight,
             self.commit_interval,
             self.memory,
+            self.insert_ids,
         )
     }
 }

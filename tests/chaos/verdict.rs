@@ -127,13 +127,13 @@ impl Verdict {
         let newest = versions::newest(plan.target, &truth.places);
         let is_wanted = |id: usize| newest.as_ref().is_none_or(|newest| newest[id]);
         let (mut lost, mut old) = (Vec::new(), Vec::new());
-        for id in 0..truth.places.len() {
+        for (id, rows) in seen.iter().enumerate().take(truth.places.len()) {
             let kind = Kind::of(id as u64);
             let there = if sink.takes(kind) {
-                if seen[id] > 0 && !is_wanted(id) {
+                if *rows > 0 && !is_wanted(id) {
                     old.extend(truth.place(id as u64));
                 }
-                seen[id] > 0 || !is_wanted(id)
+                *rows > 0 || !is_wanted(id)
             } else if sink.refuses(kind) {
                 letters.contains_key(&(id as u64))
             } else {
@@ -320,13 +320,12 @@ fn repeatable(
     if plan.mood == Mood::Calm || plan.target.is_exactly_once() {
         return Some(0);
     }
-    let in_flight = match plan.target {
+    match plan.target {
         // A row that is written again takes its own place.
         Target::BigQuery(IntoBigQuery { way: Way::Upsert, .. }) => return Some(0),
-        Target::BigQuery(setting) => setting.in_flight,
-        Target::Stdout => 1,
         Target::Postgres(_) => return None,
-    };
+        Target::BigQuery(_) | Target::Stdout => {}
+    }
     let mut sum = 0;
     let mut counted = vec![u32::MAX; truth.places.len()];
     for (number, window) in windows.iter().enumerate() {
@@ -345,7 +344,7 @@ fn repeatable(
         }
     }
     // A request that is given up after its time limit may still be carried out, once for every try.
-    let requests = (plan.members * plan.lanes * in_flight) as u64;
+    let requests = (plan.members * plan.lanes * plan.in_flight) as u64;
     let frozen = windows.iter().filter(|window| matches!(window.cause, "sink" | "freeze")).count() as u64;
     Some(sum + plan.rows as u64 * (lost_replies + frozen * requests * 5))
 }

@@ -79,7 +79,7 @@ impl Process {
             let state = match state {
                 State::Placing => self.place(&span, flush, outside),
                 State::Opening { table, call } => self.opened(&span, table, call, outside),
-                State::Sent { appends, worst } => self.sent(&span, appends, worst, flush, outside),
+                State::Sent { appends, worst } => self.sent(&span, appends, worst, outside),
                 done @ State::Done(_) => done,
             };
             parts.push(Part { span, state });
@@ -121,12 +121,11 @@ impl Process {
                     let rows = places.len();
                     let request =
                         Request::Append { stream: to.stream.clone(), offset: to.offset, rows: places };
-                    match outside.server.call(self.number, request) {
-                        Some(call) => appends.push(Append { table, call, to, rows }),
-                        None => {
-                            self.told(span, table, Told::Refused);
-                            worst = worst.and(Outcome::Failed);
-                        }
+                    if let Some(call) = outside.server.call(self.number, request) {
+                        appends.push(Append { table, call, to, rows });
+                    } else {
+                        self.told(span, table, Told::Refused);
+                        worst = worst.and(Outcome::Failed);
                     }
                 }
                 State::Sent { appends, worst }
@@ -140,12 +139,11 @@ impl Process {
                     streams.opened(span.slot, span.assignment, &table, former);
                     return State::Placing;
                 }
-                match outside.server.call(self.number, Request::Open { table: number }) {
-                    Some(call) => State::Opening { table: number, call },
-                    None => {
-                        streams.not_opened(span.slot, span.assignment, &table);
-                        State::Done(Outcome::Failed)
-                    }
+                if let Some(call) = outside.server.call(self.number, Request::Open { table: number }) {
+                    State::Opening { table: number, call }
+                } else {
+                    streams.not_opened(span.slot, span.assignment, &table);
+                    State::Done(Outcome::Failed)
                 }
             }
             Placement::Wait => State::Placing,
@@ -193,7 +191,6 @@ impl Process {
         span: &Span,
         mut appends: Vec<Append>,
         worst: Outcome,
-        _flush: &Flush,
         outside: &mut Outside,
     ) -> State {
         if appends.is_empty() {
@@ -201,7 +198,7 @@ impl Process {
         }
         let append = appends.swap_remove(outside.dice.index(appends.len()));
         let answer = outside.server.answer(append.call);
-        if matches!(answer, Answer::Waiting) && !outside.patience_ends(1) {
+        if matches!(answer, Answer::Waiting) && !outside.patience_ends(4) {
             appends.push(append);
             return State::Sent { appends, worst };
         }

@@ -106,8 +106,6 @@ impl Process {
         for Starting { partition, committed, note, .. } in ours {
             let position = committed.unwrap_or(0);
             let assignment = self.start(partition, position, committed, None, outside);
-            let note =
-                if outside.has(Bug::InheritedStreamsForgotten) { StreamsNote::default() } else { note };
             if outside.has(Bug::FinalizedBeforeNamed) {
                 for counted in &note.streams {
                     outside.server.call(self.number, Request::Finalize { stream: counted.stream.clone() });
@@ -126,7 +124,7 @@ impl Process {
             Why::Stale => Happening::StopStale,
             Why::Lost { .. } => Happening::StopLost,
         });
-        let Stop { partition, position, why } = &stop;
+        let Stop { partition, why, .. } = &stop;
         let justified = match why {
             Why::Foreign => outside.group.is_foreign(*partition),
             Why::Stale => outside.group.was_overtaken(*partition),

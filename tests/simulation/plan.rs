@@ -33,6 +33,7 @@ pub(crate) enum Mood {
 
 /// One world.
 #[derive(Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is thrown by itself")]
 pub(crate) struct Plan {
     pub(crate) protocol: Protocol,
     pub(crate) bug: Option<Bug>,

@@ -36,10 +36,7 @@ pub(crate) enum Bug {
     LostCommitRepeated,
     ForeignPositionTaken,
     NothingPublishedAtTheStart,
-    InheritedStreamsForgotten,
     FinalizedBeforeNamed,
-    FormerStreamsStay,
-    PublishedBeforeFinalized,
     PublishedBeforeTheCommit,
     CommitOfAWriter,
     StreamsReused,
@@ -51,7 +48,7 @@ pub(crate) enum Bug {
 
 impl Bug {
     /// Every bug, where it can be seen, and what it is in plain words.
-    pub(crate) const ALL: [(Self, Protocol, &'static str); 54] = [
+    pub(crate) const ALL: [(Self, Protocol, &'static str); 50] = [
         (
             Self::FinishedBeforeWritten,
             Protocol::AtLeastOnce,
@@ -251,22 +248,6 @@ impl Bug {
             Self::FinalizedBeforeNamed,
             Protocol::TwoPhase,
             "streams are finalized before a commit names them as finished",
-        ),
-        (
-            Self::InheritedStreamsForgotten,
-            Protocol::TwoPhase,
-            "the streams of before are neither named nor finalized",
-        ),
-        (Self::FormerStreamsStay, Protocol::TwoPhase, "the streams of before are not finalized"),
-        (
-            Self::PublishedBeforeFinalized,
-            Protocol::TwoPhase,
-            "rows are published before the streams of before are finalized",
-        ),
-        (
-            Self::ReleasedBeforeTheLastCommit,
-            Protocol::TwoPhase,
-            "a partition is given back before its last commit is answered",
         ),
         (
             Self::ClosedWithoutPublication,

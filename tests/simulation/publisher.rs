@@ -3,7 +3,6 @@
 use txconnect::delivery::{Assignment, Slot, Step};
 use txconnect_connector_api::Published;
 
-use crate::planted::Bug;
 use crate::process::{Outside, Process};
 use crate::source::Source;
 use crate::streams::{Answer, CallId, Reply, Request};
@@ -48,15 +47,6 @@ impl Process {
     /// Answers whether the step is done, or left to others.
     fn perform(&mut self, errand: &mut Errand, outside: &mut Outside) -> bool {
         let Some(id) = errand.call.take() else {
-            if let Step::Finalize { slot, assignment, stream } = &errand.step {
-                if outside.has(Bug::FormerStreamsStay) {
-                    self.delivery.finalized(*slot, *assignment, stream);
-                    return true;
-                }
-                if outside.has(Bug::PublishedBeforeFinalized) {
-                    self.delivery.finalized(*slot, *assignment, stream);
-                }
-            }
             let request = match &errand.step {
                 Step::Publish { stream, end, .. } => Request::Publish { stream: stream.clone(), end: *end },
                 Step::Finalize { stream, .. } | Step::LeaveBehind { stream } => {

@@ -334,9 +334,9 @@ impl Server {
         if at_the_end || dice.percent(50) {
             // A schema that has just arrived somewhere has not arrived everywhere.
             let fickle = !calm && dice.percent(50);
-            let refuses = |kind| kind == Kind::Refused || (kind == Kind::Fickle && fickle);
+            let is_bad = |kind| kind == Kind::Refused || (kind == Kind::Fickle && fickle);
             let refused: Vec<Place> =
-                rows.iter().filter(|place| refuses(truth.kind(**place))).copied().collect();
+                rows.iter().filter(|place| is_bad(truth.kind(**place))).copied().collect();
             if !refused.is_empty() {
                 witness.count(Happening::Rejected);
                 return Reply::Rejected(refused);

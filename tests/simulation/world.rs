@@ -59,6 +59,15 @@ impl World {
             if self.outside.dice.within(0, 999) < chance {
                 self.fault();
             }
+            // Where commits decide over rows, their answers are what hurts most to lose.
+            let Outside { group, dice, witness, plan, .. } = &mut self.outside;
+            if plan.protocol == Protocol::TwoPhase
+                && plan.mood != Mood::Gentle
+                && group.has_commits_on_their_way()
+                && dice.within(0, 999) < 5
+            {
+                group.lose(dice, witness);
+            }
             self.step();
             self.lend_a_hand();
             if self.is_condemned() {
@@ -222,7 +231,7 @@ impl World {
         match dice.within(0, 9) {
             // Commits that decide take their time, so that more can happen meanwhile.
             0 if plan.protocol == Protocol::TwoPhase && dice.percent(50) => {
-                server.serve(dice, truth, witness)
+                server.serve(dice, truth, witness);
             }
             0 => {
                 let stored = group.serve(dice, truth, server, witness);
@@ -314,11 +323,6 @@ impl World {
                 _ if alive < self.outside.plan.processes => self.start(),
                 _ => {}
             };
-        }
-        let Outside { group, dice, witness, plan, .. } = &mut self.outside;
-        // Where the commit decides over rows, its answer is what hurts most to lose.
-        if plan.protocol == Protocol::TwoPhase && group.has_commits_on_their_way() && dice.percent(40) {
-            return group.lose(dice, witness);
         }
         match (self.outside.dice.within(0, 15), chosen) {
             (0..=2, Some(index)) => self.kill(index),

@@ -32,14 +32,6 @@ impl Target {
         }
     }
 
-    /// The same with one request at a time, where that can be chosen.
-    pub(crate) fn with_one_in_flight(self) -> Self {
-        match self {
-            Self::BigQuery(setting) => Self::BigQuery(IntoBigQuery { in_flight: 1, ..setting }),
-            Self::Stdout | Self::Postgres(_) => self,
-        }
-    }
-
     /// What rounds are counted together as.
     pub(crate) fn class(self) -> &'static str {
         match self {
@@ -68,8 +60,7 @@ impl fmt::Display for Target {
                         setting.newest_by.name(),
                         if setting.deletes { "delete" } else { "are left out" }
                     ),
-                    Way::InsertAll => write!(out, " (insert ids {})", setting.insert_ids),
-                    Way::TwoPhase | Way::DefaultStream => Ok(()),
+                    Way::TwoPhase | Way::DefaultStream | Way::InsertAll => Ok(()),
                 }
             }
             Self::Stdout => out.write_str("standard output"),
@@ -94,9 +85,6 @@ pub(crate) struct IntoBigQuery {
     pub(crate) newest_by: NewestBy,
     /// Whether tombstones delete, of upserts.
     pub(crate) deletes: bool,
-    /// Of insertAll.
-    pub(crate) insert_ids: bool,
-    pub(crate) in_flight: usize,
 }
 
 impl IntoBigQuery {
@@ -108,22 +96,17 @@ impl IntoBigQuery {
             _ => Way::InsertAll,
         };
         let way = way.unwrap_or(thrown);
-        let few = dice.one_of(&[1, 2, 4]);
-        let many = dice.one_of(&[1, 4, 16]);
         Self {
             way,
             newest_by: dice.one_of(&[NewestBy::Offset, NewestBy::Timestamp]),
             deletes: dice.percent(50),
-            insert_ids: dice.percent(25),
-            in_flight: if way == Way::InsertAll { few } else { many },
         }
     }
 
     /// The `bigquery` block.
-    pub(super) fn block(self) -> String {
+    pub(super) fn block(self, in_flight: usize, insert_ids: bool) -> String {
         let mut text = format!(
-            "sink:\n  bigquery:\n    project: {PROJECT}\n    dataset: {DATASET}\n    in_flight: {}\n    timeout: 3s\n",
-            self.in_flight
+            "sink:\n  bigquery:\n    project: {PROJECT}\n    dataset: {DATASET}\n    in_flight: {in_flight}\n    timeout: 3s\n"
         );
         // Writing to a String cannot fail.
         let _ = match self.way {
@@ -136,7 +119,7 @@ impl IntoBigQuery {
                 self.newest_by.name(),
                 self.deletes
             ),
-            Way::InsertAll => writeln!(text, "    api: insert_all\n    insert_ids: {}", self.insert_ids),
+            Way::InsertAll => writeln!(text, "    api: insert_all\n    insert_ids: {insert_ids}"),
         };
         if self.way != Way::InsertAll {
             text.push_str("    kafka_columns: [partition, offset]\n");

@@ -41,7 +41,8 @@ impl BigQuery {
         let line = lines.next().expect("the local BigQuery says where it listens").unwrap();
         let address = line.strip_prefix("BIGQUERY_EMULATOR_HOST=").expect("an address").to_owned();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let client = reqwest::Client::new();
+        // The server closes connections on which nothing comes for a while, and rounds are long.
+        let client = reqwest::Client::builder().pool_max_idle_per_host(0).build().unwrap();
         let server = Self { process, address, tables: tables.to_vec(), client, runtime };
         let what = json!({ "reject_value": { "field": "note", "value": REFUSED } });
         for method in ["tabledata.insertAll", "AppendRows"] {

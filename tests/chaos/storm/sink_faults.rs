@@ -101,9 +101,14 @@ impl Storm<'_> {
         let what = common.iter().chain(own).nth(index).unwrap();
         let times = if method == "AppendRows" { self.dice.within(1..=25) } else { self.dice.within(1..=6) };
         if setting.way == Way::DefaultStream {
-            // A call that fails takes along whatever is on its way with it, or keeps it waiting for too long; a drain
-            // may be given up for it.
-            self.evidence.lost_replies += times * setting.in_flight as u64;
+            // A cut connection takes along every answer that was on its way; the others end in their order.
+            let unheard = match what.as_str() {
+                Some("reply_lost") => 1,
+                Some("cut") => self.plan.lanes * self.plan.in_flight,
+                _ => 0,
+            };
+            self.evidence.lost_replies += times * unheard as u64;
+            // A drain may be given up for it.
             let window = self.open_window("fault");
             self.later(Duration::from_secs(20), Due::Close(window));
         }
