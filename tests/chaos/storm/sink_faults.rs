@@ -41,16 +41,16 @@ impl Storm<'_> {
         if what == json!("reply_lost") {
             self.evidence.lost_replies += times;
         }
-        self.script("tabledata.insertAll", &what, times);
+        self.script("tabledata.insertAll", &what, times, None);
     }
 
-    fn script(&mut self, method: &str, what: &Json, times: u64) {
+    /// `now_and_then`: the seed of a fault that does not strike every call.
+    fn script(&mut self, method: &str, what: &Json, times: u64, now_and_then: Option<u64>) {
         let Sink::BigQuery(server) = &self.sink else { return };
-        // Half of the faults come one after the other, the others now and then.
         let mut fault = json!({ "method": method, "what": what, "times": times });
-        if self.dice.percent(50) {
+        if let Some(seed) = now_and_then {
             fault["chance"] = json!(0.3);
-            fault["seed"] = json!(self.dice.number());
+            fault["seed"] = json!(seed);
         }
         server.script(&fault);
         self.tell(&format!("{method} fails {times} times: {}", named(what)));
@@ -111,7 +111,8 @@ impl Storm<'_> {
             let window = self.open_window("fault");
             self.later(Duration::from_secs(20), Due::Close(window));
         }
-        self.script(method, what, times);
+        let now_and_then = self.dice.percent(50).then(|| self.dice.number());
+        self.script(method, what, times, now_and_then);
     }
 
     /// What befalls the way to the database, and the sessions in it.
