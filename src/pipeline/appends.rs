@@ -142,9 +142,8 @@ async fn append_partition(
                 }
             },
             Placement::Wait => {
-                if shared.has_failed()
-                    && !shared.ask(|machine| machine.is_current(span.slot, span.assignment))
-                {
+                if shared.has_failed() {
+                    // What has failed before it is not sent again, so its turn never comes.
                     return Outcome::Gone;
                 }
                 // Noticed or not, it looks again.

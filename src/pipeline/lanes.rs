@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use tokio::runtime::Handle;
 use txconnect_kafka::{Consumer, LaneHandle};
@@ -22,6 +23,9 @@ const USUAL_LANES: usize = 4;
 
 /// Commands that may wait for a lane. Lanes take them between any two records' batches.
 const COMMANDS: usize = 1024;
+
+/// How long a lane may take to end. It does so between two batches of records.
+const LANE_ENDS: Duration = Duration::from_secs(10);
 
 pub(super) struct Lanes {
     pipeline: Arc<Pipeline>,
@@ -168,7 +172,13 @@ impl Lanes {
             if lane.commands.send(Command::End).is_ok() {
                 lane.wake.notify();
             }
-            if lane.thread.join().is_err() {
+            let deadline = Instant::now() + LANE_ENDS;
+            while !lane.thread.is_finished() && Instant::now() < deadline {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            if !lane.thread.is_finished() {
+                tracing::error!(pipeline = %self.shared.name, "a lane does not end; leaving the group without it");
+            } else if lane.thread.join().is_err() {
                 tracing::error!(pipeline = %self.shared.name, "a lane has panicked");
             }
             lane.writer.abort();
