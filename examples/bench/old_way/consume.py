@@ -8,7 +8,7 @@ import os
 import sys
 from collections import defaultdict
 
-from confluent_kafka import Consumer, KafkaException
+from confluent_kafka import Consumer, KafkaError, KafkaException
 from google.auth.credentials import AnonymousCredentials
 from google.cloud import bigquery
 
@@ -44,7 +44,12 @@ def main() -> None:
         if messages:
             consumer.commit()
         left -= len(messages)
-    consumer.commit(asynchronous=False)
+    try:
+        consumer.commit(asynchronous=False)
+    except KafkaException as error:
+        # The last commit that was not waited for is through already.
+        if error.args[0].code() != KafkaError._NO_OFFSET:
+            raise
     consumer.close()
 
 
