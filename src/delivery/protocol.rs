@@ -151,7 +151,7 @@ impl Delivery {
     /// and [`Self::take_rejoin`] tells that the group is to be joined anew.
     pub fn looked_up(&mut self, token: CommitToken, slot: Slot, found: Option<(i64, &str)>) -> CommitOutcome {
         let Beside::TwoPhase(streams) = &mut self.beside else { return CommitOutcome::Unknown };
-        if streams.is_stored(token, slot, found) == Some(true) {
+        if streams.is_stored(token, slot, found) {
             return CommitOutcome::Stored;
         }
         self.rejoin = true;

@@ -398,11 +398,12 @@ impl TwoPhase {
         }
     }
 
-    /// The answer to a commit never came, and this is what the group has stored now. Answers whether it is that
-    /// commit; if not, it may still arrive. `None`: nobody waits for that commit any more.
-    pub fn is_stored(&self, token: CommitToken, slot: Slot, found: Option<(i64, &str)>) -> Option<bool> {
-        let sent = self.partitions.get(&slot)?.sent.as_ref().filter(|sent| sent.token == token)?;
-        Some(found.is_some_and(|(position, text)| sent.position == position && sent.text == text))
+    /// The answer to a commit never came, and this is what the group has stored now. Answers whether it is that commit, and
+    /// it still counts; if not, it may still arrive.
+    pub fn is_stored(&self, token: CommitToken, slot: Slot, found: Option<(i64, &str)>) -> bool {
+        let sent = self.partitions.get(&slot).and_then(|held| held.sent.as_ref());
+        sent.filter(|sent| sent.token == token)
+            .is_some_and(|sent| found == Some((sent.position, sent.text.as_str())))
     }
 
     /// The group takes the partition back, or the pipeline stops: once everything can be seen, the last commit names

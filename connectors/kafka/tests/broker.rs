@@ -61,13 +61,6 @@ fn config(brokers: &str, topic: &str) -> KafkaSourceConfig {
     serde_json::from_value(serde_json::json!({ "brokers": brokers, "topics": [topic] })).unwrap()
 }
 
-fn member(brokers: &str, topic: &str, group: &str) -> Consumer {
-    let config = config(brokers, topic);
-    let consumer = Consumer::connect(&config, group, Tuning::default()).unwrap();
-    consumer.subscribe(&[topic.to_owned()]).unwrap();
-    consumer
-}
-
 fn record<'a>(topic: &'a str, value: &'a [u8]) -> OutgoingRecord<'a> {
     OutgoingRecord { topic, partition: Some(0), key: None, value: Some(value), headers: &[], timestamp: None }
 }
@@ -82,7 +75,12 @@ struct Member {
 
 impl Member {
     fn join(brokers: &str, topic: &str, group: &str) -> Self {
-        let consumer = member(brokers, topic, group);
+        Self::join_with(&config(brokers, topic), topic, group)
+    }
+
+    fn join_with(config: &KafkaSourceConfig, topic: &str, group: &str) -> Self {
+        let consumer = Consumer::connect(config, group, Tuning::default()).unwrap();
+        consumer.subscribe(&[topic.to_owned()]).unwrap();
         let queue = consumer.lane_queue(Arc::new(|| {})).unwrap();
         Self { consumer, queue, owned: BTreeSet::new(), offsets: Vec::new() }
     }
@@ -378,10 +376,7 @@ fn a_group_without_members_can_be_moved_from_outside_and_one_with_members_cannot
         let note = || Some("a note".to_owned());
         assert_eq!(committed(&outside), [(Some(7), note()), (None, None)], "{protocol}");
 
-        let consumer = connect();
-        consumer.subscribe(std::slice::from_ref(&topic)).unwrap();
-        let queue = consumer.lane_queue(Arc::new(|| {})).unwrap();
-        let mut member = Member { consumer, queue, owned: BTreeSet::new(), offsets: Vec::new() };
+        let mut member = Member::join_with(&config, &topic, &group);
         until("the member has its partitions", || {
             member.turn();
             member.owned.len() == 2
@@ -445,10 +440,7 @@ fn join_by(protocol: &str, brokers: &str, topic: &str, group: &str, properties: 
         serde_json::json!({ "brokers": brokers, "topics": [topic], "properties": all }),
     )
     .unwrap();
-    let consumer = Consumer::connect(&config, group, Tuning::default()).unwrap();
-    consumer.subscribe(&[topic.to_owned()]).unwrap();
-    let queue = consumer.lane_queue(Arc::new(|| {})).unwrap();
-    Member { consumer, queue, owned: BTreeSet::new(), offsets: Vec::new() }
+    Member::join_with(&config, topic, group)
 }
 
 #[test]
