@@ -104,6 +104,7 @@ impl Case {
             topic: "topic",
             partition: 3,
             offset: 7,
+            row: 0,
             timestamp: Some(1_763_900_000_123),
             key: Some(bytes),
             headers: &[],

@@ -94,6 +94,7 @@ impl Stage {
             topic: "topic",
             partition: 0,
             offset: i64::from(self.rows),
+            row: 0,
             timestamp: None,
             key: None,
             headers: &[],

@@ -193,6 +193,7 @@ impl Case {
             topic: "topic",
             partition: 0,
             offset: 0,
+            row: 0,
             timestamp: None,
             key: Some(bytes),
             headers: &[],

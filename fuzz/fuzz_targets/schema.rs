@@ -97,6 +97,7 @@ impl Stage {
                 topic: &topic,
                 partition: 0,
                 offset: 0,
+                row: 0,
                 timestamp: None,
                 key: None,
                 headers: &[],

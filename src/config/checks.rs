@@ -174,9 +174,15 @@ impl Checks<'_> {
         let on_error = OnError {
             decode: setting.decode.unwrap_or(default),
             validate: setting.validate.unwrap_or(default),
+            transform: setting.transform.unwrap_or(default),
             sink: setting.sink.unwrap_or(default),
         };
-        let stages = [("decode", on_error.decode), ("validate", on_error.validate), ("sink", on_error.sink)];
+        let stages = [
+            ("decode", on_error.decode),
+            ("validate", on_error.validate),
+            ("transform", on_error.transform),
+            ("sink", on_error.sink),
+        ];
         let needed = stages.iter().filter(|(_, reaction)| *reaction == Reaction::DeadLetter);
         if dead_letters == Some(false) {
             let mut places: Vec<String> = needed

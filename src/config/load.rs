@@ -308,6 +308,9 @@ fn assemble(
             group,
             decode: decode?,
             validate: validate?,
+            transforms: Vec::new(),
+            output: None,
+            routes: Vec::new(),
             on_error: on_error?,
             batch: batch?,
             dead_letters: dead_letters.clone()?,
@@ -317,6 +320,7 @@ fn assemble(
             sink: sink.sink,
             warnings: Vec::new(),
             schemas,
+            output_schemas: BTreeMap::new(),
             demands: sink.demands,
         })
     };

@@ -62,7 +62,7 @@ fn a_small_file_gets_the_documented_defaults() {
     assert_eq!((pipeline.batch.rows.get(), pipeline.batch.bytes), (500, ByteSize(8 << 20)));
     assert_eq!(pipeline.memory, ByteSize(48 << 20));
     let stop = Reaction::Stop;
-    assert_eq!(pipeline.on_error, OnError { decode: stop, validate: stop, sink: stop });
+    assert_eq!(pipeline.on_error, OnError { decode: stop, validate: stop, transform: stop, sink: stop });
     assert!(pipeline.schema_for("t").unwrap().is_none() && pipeline.warnings.is_empty());
     assert_eq!(pipeline.sink.name(), "stdout");
 }

@@ -37,7 +37,7 @@ mod wording;
 
 pub use diagnose::{Mistake, Mistakes, Place, Severity};
 pub use load::load;
-pub use model::{Decode, OnError, Pipeline, Reaction, ValidateSettings};
+pub use model::{Decode, OnError, Pipeline, Reaction, TransformSettings, ValidateSettings};
 pub use schema_file::{SchemaError, SchemaFault, TopicSchema};
 pub use shape::pipeline_schema;
 pub use template::TopicTemplate;

@@ -16,6 +16,7 @@ use serde::de::{self, Deserializer, MapAccess, Visitor, value::MapAccessDeserial
 use txconnect_connector_api::schema::UnknownFields;
 use txconnect_connector_api::{ByteSize, HumanDuration, Sink};
 use txconnect_kafka::KafkaSourceConfig;
+use txconnect_transform_host::{Limits, Module, TransformConfig};
 
 use super::diagnose::Mistake;
 use super::registry::{SinkBlock, TableDemands};
@@ -36,9 +37,14 @@ pub struct PipelineFile {
     pub decode: Decode,
     /// The JSON Schema that records must follow. Without it, records are not validated.
     pub validate: Option<Validate>,
-    /// What becomes of a record that cannot be decoded, is not valid, or is refused by the sink. One word
-    /// for all stages, or a mapping with `decode`, `validate` and `sink`. Default: `dead_letter` where
-    /// `dead_letters` is set, else `stop`.
+    /// What records pass through on their way, in this order.
+    #[schemars(default)]
+    pub transform: Vec<TransformConfig>,
+    /// What leaves the last transform, where transforms change the records' shape or topic.
+    pub output: Option<Output>,
+    /// What becomes of a record that cannot be decoded, is not valid, cannot be transformed, or is refused by the sink.
+    /// One word for all stages, or a mapping with `decode`, `validate`, `transform` and `sink`. Default: `dead_letter`
+    /// where `dead_letters` is set, else `stop`.
     #[schemars(default)]
     pub on_error: OnErrorSetting,
     /// When a batch of rows is closed and sent: on rows, bytes or linger, whichever comes first.
@@ -138,6 +144,22 @@ pub struct Validate {
     pub unknown_fields: UnknownFieldsSetting,
 }
 
+/// What leaves the last transform.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Output {
+    /// The schema of what leaves the last transform: it is validated, and these are the table's columns. `{topic}`
+    /// stands for the topic after routing. Default: the columns of `validate`, and nothing is validated again.
+    pub schema: Option<TopicTemplate>,
+    /// As in `validate`.
+    #[serde(default)]
+    pub unknown_fields: UnknownFieldsSetting,
+    /// Topics that a transform may route records to, beside the records' own. They name tables and schemas; nothing is
+    /// written to Kafka.
+    #[serde(default)]
+    pub topics: Vec<String>,
+}
+
 /// What becomes of a field that no column takes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
@@ -175,8 +197,10 @@ pub enum Reaction {
 pub struct OnErrorSetting {
     /// The value cannot be decoded.
     pub decode: Option<Reaction>,
-    /// The value does not follow the schema.
+    /// The value does not follow the schema, before the transforms or after them.
     pub validate: Option<Reaction>,
+    /// A transform refuses the record or fails at it.
+    pub transform: Option<Reaction>,
     /// The record cannot become a row, or the server refuses the row.
     pub sink: Option<Reaction>,
 }
@@ -187,8 +211,10 @@ pub struct OnErrorSetting {
 struct ByStage {
     /// The value cannot be decoded.
     decode: Option<Reaction>,
-    /// The value does not follow the schema.
+    /// The value does not follow the schema, before the transforms or after them.
     validate: Option<Reaction>,
+    /// A transform refuses the record or fails at it.
+    transform: Option<Reaction>,
     /// The record cannot become a row, or the server refuses the row.
     sink: Option<Reaction>,
 }
@@ -206,13 +232,18 @@ impl<'de> Deserialize<'de> for OnErrorSetting {
 
             fn visit_str<E: de::Error>(self, word: &str) -> Result<OnErrorSetting, E> {
                 let reaction = Some(Reaction::deserialize(de::value::StrDeserializer::new(word))?);
-                Ok(OnErrorSetting { decode: reaction, validate: reaction, sink: reaction })
+                Ok(OnErrorSetting {
+                    decode: reaction,
+                    validate: reaction,
+                    transform: reaction,
+                    sink: reaction,
+                })
             }
 
             fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<OnErrorSetting, A::Error> {
-                let ByStage { decode, validate, sink } =
+                let ByStage { decode, validate, transform, sink } =
                     ByStage::deserialize(MapAccessDeserializer::new(map))?;
-                Ok(OnErrorSetting { decode, validate, sink })
+                Ok(OnErrorSetting { decode, validate, transform, sink })
             }
         }
 
@@ -283,6 +314,12 @@ pub struct Pipeline {
     pub decode: Decode,
     /// How records are validated, if they are.
     pub validate: Option<ValidateSettings>,
+    /// What records pass through, in this order.
+    pub transforms: Vec<TransformSettings>,
+    /// The schema of what leaves the last transform, where it has one of its own.
+    pub output: Option<ValidateSettings>,
+    /// Topics that transforms may route records to, beside the records' own.
+    pub routes: Vec<String>,
     /// What becomes of a bad record.
     pub on_error: OnError,
     /// When a batch is closed.
@@ -301,6 +338,8 @@ pub struct Pipeline {
     pub warnings: Vec<Mistake>,
     /// Schemas of the listed topics, read once so that all lanes agree.
     pub(super) schemas: BTreeMap<String, Arc<TopicSchema>>,
+    /// The same for what leaves the last transform; empty without [`Self::output`].
+    pub(super) output_schemas: BTreeMap<String, Arc<TopicSchema>>,
     /// What the sink asks of a topic's schema.
     pub(super) demands: TableDemands,
 }
@@ -314,13 +353,26 @@ pub struct ValidateSettings {
     pub unknown_fields: UnknownFields,
 }
 
+/// One transform of a pipeline.
+#[derive(Clone)]
+pub struct TransformSettings {
+    /// The guest, compiled.
+    pub module: Arc<Module>,
+    /// What it is given.
+    pub config: Option<serde_json::Value>,
+    /// What it may use up.
+    pub limits: Limits,
+}
+
 /// What becomes of a bad record, by the stage that finds it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OnError {
     /// The value cannot be decoded.
     pub decode: Reaction,
-    /// The value does not follow the schema.
+    /// The value does not follow the schema, before the transforms or after them.
     pub validate: Reaction,
+    /// A transform refuses the record or fails at it.
+    pub transform: Reaction,
     /// The record cannot become a row, or the server refuses the row.
     pub sink: Reaction,
 }
@@ -339,6 +391,19 @@ impl Pipeline {
             return Ok(Some(Arc::clone(schema)));
         }
         read_schema(topic, validate, &self.base_dir, &self.demands).map(|schema| Some(Arc::new(schema)))
+    }
+
+    /// The validator and the columns for rows of `topic`: those of [`Self::output`], else those that records of the
+    /// topic have before the transforms.
+    ///
+    /// # Errors
+    /// As [`Self::schema_for`].
+    pub fn output_schema_for(&self, topic: &str) -> Result<Option<Arc<TopicSchema>>, SchemaError> {
+        let Some(output) = &self.output else { return self.schema_for(topic) };
+        if let Some(schema) = self.output_schemas.get(topic) {
+            return Ok(Some(Arc::clone(schema)));
+        }
+        read_schema(topic, output, &self.base_dir, &self.demands).map(|schema| Some(Arc::new(schema)))
     }
 }
 

@@ -112,7 +112,7 @@ mod tests {
             table: "d.t".into(),
             format: Format::Json,
             schema: None,
-            on_error: OnError { decode: reaction, validate: reaction, sink: reaction },
+            on_error: OnError { decode: reaction, validate: reaction, transform: reaction, sink: reaction },
         })
     }
 

@@ -483,6 +483,7 @@ fn stages(
         topic: &topic.topic.name,
         partition: view.origin().partition,
         offset: view.offset(),
+        row: 0,
         timestamp: view.timestamp(),
         key: view.key(),
         headers: view.headers(arena),

@@ -77,7 +77,7 @@ impl Validator {
         if more > 0 {
             message = format!("{message}; and {more} more");
         }
-        BadRecord { class: Cow::Owned(class), path, message }
+        BadRecord { class: Cow::Owned(class), path, message, trace: None }
     }
 }
 

@@ -30,12 +30,14 @@ impl fmt::Display for TopicPartition {
 /// One record on its way into a batch.
 #[derive(Clone, Copy, Debug)]
 pub struct Record<'a> {
-    /// The topic the record was read from.
+    /// The topic the record was read from; a transform may have given it another one, which is not told here.
     pub topic: &'a str,
     /// The partition the record was read from.
     pub partition: i32,
     /// The record's offset in its partition.
     pub offset: i64,
+    /// Its place among the rows of one record, from 0: a transform may make several of one.
+    pub row: u32,
     /// Milliseconds since 1970, where the broker gave one.
     pub timestamp: Option<i64>,
     /// The key's bytes.

@@ -232,12 +232,14 @@ pub struct BadRecord {
     pub path: String,
     /// What is wrong, in one line.
     pub message: String,
+    /// Where it happened inside the code that found it, in several lines; only transforms say it.
+    pub trace: Option<Box<str>>,
 }
 
 impl BadRecord {
     /// A problem of the value at `path` (a JSON pointer).
     pub fn new(class: &'static str, path: impl Into<String>, message: impl Into<String>) -> Self {
-        Self { class: Cow::Borrowed(class), path: path.into(), message: message.into() }
+        Self { class: Cow::Borrowed(class), path: path.into(), message: message.into(), trace: None }
     }
 }
 

@@ -44,6 +44,7 @@ pub(crate) fn record<'a>(topic: &'a str, offset: i64, document: &'a Document<'a>
         topic,
         partition: 3,
         offset,
+        row: 0,
         timestamp: None,
         key: None,
         headers: &[],

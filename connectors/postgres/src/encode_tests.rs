@@ -41,6 +41,7 @@ fn record<'a>(document: &'a Document<'a>) -> Record<'a> {
         topic: "t",
         partition: 3,
         offset: 7,
+        row: 0,
         timestamp: None,
         key: None,
         headers: &[],

@@ -327,6 +327,7 @@ fn bad_record(why: DataError) -> BadRecord {
             .map(|name| format!("/{}", name.replace('~', "~0").replace('/', "~1")))
             .unwrap_or_default(),
         message: why.message,
+        trace: None,
     }
 }
 

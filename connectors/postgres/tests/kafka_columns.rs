@@ -53,6 +53,7 @@ fn encode(encoder: &mut dyn Encoder, given: Given, out: &mut Vec<u8>) {
         topic: TOPIC,
         partition: given.partition,
         offset: given.offset,
+        row: 0,
         timestamp: given.timestamp,
         key: Some(id.as_bytes()),
         headers: &[],

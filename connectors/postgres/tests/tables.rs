@@ -145,6 +145,7 @@ async fn rows_are_encoded_for_the_columns_that_are_there() {
         topic: "t",
         partition: 0,
         offset: 0,
+        row: 0,
         timestamp: None,
         key: None,
         headers: &[],

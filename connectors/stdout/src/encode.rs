@@ -104,6 +104,7 @@ mod tests {
             topic: "shop.\"orders\"",
             partition: 2,
             offset: 41,
+            row: 0,
             timestamp: Some(1_700_000_000_000),
             key,
             headers,

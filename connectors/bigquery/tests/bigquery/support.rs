@@ -100,6 +100,7 @@ pub(crate) fn keyed_batch(
             topic,
             partition: 0,
             offset: *offset,
+            row: 0,
             timestamp: None,
             key: Some(key.as_bytes()),
             headers: &[],

@@ -238,6 +238,7 @@ fn stages(topic: &mut Topic, going: &Going<'_>, format: Format, arena: &Bump) ->
         topic: going.topic,
         partition: going.partition.unwrap_or(0),
         offset: letter.origin().and_then(|origin| origin.offset).unwrap_or(0),
+        row: 0,
         timestamp: letter.timestamp,
         key: letter.key,
         headers: &headers,
