@@ -18,6 +18,7 @@
 //! | [`transform`] | [`Transform`]: calling a guest within its limits |
 
 pub mod batch;
+mod bindings;
 pub mod config;
 pub mod module;
 pub mod output;
