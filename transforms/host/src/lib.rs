@@ -14,7 +14,7 @@
 //! | [`config`] | what a pipeline file says of a transform |
 //! | [`batch`] | records on their way into a guest, column by column |
 //! | [`output`] | what came back, checked |
-//! | [`native`] | batches and outputs for code that is no guest |
+//! | [`native`] | batches for code that is no guest |
 //! | [`module`] | [`Host`] and [`Module`]: loading, compiling, describing |
 //! | [`transform`] | [`Transform`]: calling a guest within its limits |
 
