@@ -6,6 +6,7 @@ use std::ops::Range;
 use bumpalo::Bump;
 use txconnect_connector_api::Header;
 use txconnect_kafka::Message;
+use txconnect_transform_host::InputRecord;
 
 use super::memory::Charge;
 use crate::delivery::{Assignment, Slot};
@@ -152,6 +153,18 @@ impl<'a> RecordView<'a> {
 
     pub(super) fn value(&self) -> Option<&'a [u8]> {
         self.entry.value.clone().map(|range| &self.records.bytes[range])
+    }
+
+    /// The record as transforms and encoders see it. `topic` is the name of its topic.
+    pub(super) fn input(&self, topic: &'a str) -> InputRecord<'a> {
+        InputRecord {
+            topic,
+            partition: self.entry.origin.partition,
+            offset: self.entry.offset,
+            timestamp: self.entry.timestamp,
+            key: self.key(),
+            value: self.value(),
+        }
     }
 
     /// The headers, put into `arena`.

@@ -4,6 +4,7 @@
 //! Kafka, no clock. One arena is reset per record, so a record in flight allocates nothing once the arena has grown.
 
 pub mod decode;
+pub mod encode;
 pub mod transform;
 pub mod validate;
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bumpalo::Bump;
-use txconnect_connector_api::{BadRecord, Encoded, Header, Record, RowSource};
+use txconnect_connector_api::{BadRecord, Encoded, RowSource};
 
 use super::{ARENA_KEPT, Lane, LaneDestination, LaneTopic};
 use crate::config::Reaction;
@@ -14,11 +14,9 @@ use crate::pipeline::open::{DeadLetter, DestinationIndex, Several, Taken};
 use crate::pipeline::records::{Origin, RecordView, Records, TopicIndex};
 use crate::pipeline::shared::{Failure, Shared};
 use crate::pipeline::topic::{Topic, reaction};
-use crate::stages::transform::{Part, Row};
-use crate::stages::{Stage, read};
-
-/// The longest name of a topic that Kafka allows.
-const LONGEST_TOPIC: usize = 249;
+use crate::stages::Stage;
+use crate::stages::encode::Making;
+use crate::stages::transform::{Part, Row, too_large, unlisted_topic};
 
 /// The rows of one record, before they are put into batches together.
 #[derive(Default)]
@@ -212,11 +210,7 @@ impl Lane {
             let most = self.limits.request_bytes.saturating_sub(envelope);
             if demand.bytes > most || demand.rows > self.limits.request_rows {
                 let table = &self.destinations[demand.destination].destination.table;
-                let message = format!(
-                    "the {} rows of the record for {table} take {} bytes; a request holds {} rows and {most} bytes",
-                    demand.rows, demand.bytes, self.limits.request_rows
-                );
-                return Err(BadRecord::new("transform.too_large", "", message));
+                return Err(too_large(table, (demand.rows, demand.bytes), (self.limits.request_rows, most)));
             }
         }
         for demand in demands {
@@ -328,17 +322,8 @@ impl Lane {
         if is_named(own) {
             return Ok(*own);
         }
-        routes.iter().copied().find(is_named).ok_or_else(|| wrong_topic(name))
+        routes.iter().copied().find(is_named).ok_or_else(|| unlisted_topic(name))
     }
-}
-
-/// A row for a topic that the pipeline file does not list. What no topic can be named may be anything of the record.
-pub(crate) fn wrong_topic(name: &str) -> BadRecord {
-    let is_name = (1..=LONGEST_TOPIC).contains(&name.len())
-        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-'));
-    let name = if is_name { format!("the topic {name}") } else { "what is no topic's name".to_owned() };
-    let message = format!("a transform sends it to {name}, which `output.topics` does not list");
-    BadRecord::new("transform.topic", "", message)
 }
 
 fn source_of(records: &Records, index: usize) -> RowSource {
@@ -347,43 +332,29 @@ fn source_of(records: &Records, index: usize) -> RowSource {
 }
 
 /// Runs one record, or a row that transforms have made of it, through decode, validate and encode.
-fn encode(
-    topic: &Topic,
+fn encode<'a>(
+    topic: &'a Topic,
     destination: &mut LaneDestination,
-    view: RecordView<'_>,
-    row: Option<(Row<'_>, u32)>,
-    arena: &Bump,
+    view: RecordView<'a>,
+    row: Option<(Row<'a>, u32)>,
+    arena: &'a Bump,
     out: &mut Vec<u8>,
 ) -> Result<Encoded, (Stage, BadRecord)> {
     let LaneDestination { destination, encoder, .. } = destination;
-    let mut record = Record {
-        topic: &topic.name,
-        partition: view.origin().partition,
-        offset: view.offset(),
-        row: 0,
-        timestamp: view.timestamp(),
-        key: view.key(),
-        headers: &[],
-        value: txconnect_connector_api::Value::Tombstone,
-    };
-    match row {
-        None => {
-            record.value = read(topic.format, topic.validator(), view.value(), arena)?;
-            record.headers = view.headers(arena);
-        }
-        Some((row, number)) => {
-            let value = row.value().unwrap_or_else(|| view.value());
-            record.row = number;
-            record.value = read(topic.format, destination.validator(), value, arena)?;
-            record.key = row.key().unwrap_or_else(|| view.key());
-            record.headers = match row.headers() {
-                None => view.headers(arena),
-                Some(headers) => {
-                    let headers = headers.map(|(name, value)| Header { name, value });
-                    bumpalo::collections::Vec::from_iter_in(headers, arena).into_bump_slice()
-                }
-            };
-        }
+    let validator = if row.is_none() { topic.validator() } else { destination.validator() };
+    let making = Making { format: topic.format, validator, encoder: &mut **encoder };
+    making.encode(&view.input(&topic.name), view.header_pairs(), row, arena, out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_record_takes_is_counted_for_each_table() {
+        let row = |destination, bytes| ScratchRow { destination, bytes };
+        let scratch = Scratch { bytes: Vec::new(), rows: vec![row(3, 0..5), row(1, 5..6), row(3, 6..10)] };
+        let demand = |destination, rows, bytes| Demand { destination, rows, bytes };
+        assert_eq!(scratch.demands(), [demand(3, 2, 9), demand(1, 1, 1)]);
     }
-    encoder.encode(&record, out).map_err(|why| (Stage::Encode, why))
 }

@@ -47,15 +47,7 @@ struct Good<'a> {
 impl Input for Good<'_> {
     fn record(&self, index: usize) -> InputRecord<'_> {
         let view = self.records.get(self.indices[index] as usize);
-        let origin = view.origin();
-        InputRecord {
-            topic: &self.topics[origin.topic].topic.name,
-            partition: origin.partition,
-            offset: view.offset(),
-            timestamp: view.timestamp(),
-            key: view.key(),
-            value: view.value(),
-        }
+        view.input(&self.topics[view.origin().topic].topic.name)
     }
 
     fn headers(&self, index: usize) -> impl Iterator<Item = (&str, Option<&[u8]>)> {

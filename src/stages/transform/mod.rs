@@ -21,4 +21,4 @@ pub mod rows;
 mod tests;
 
 pub use chain::{Chain, ChainFailure, Guest, Input, Step};
-pub use rows::{Outcome, Part, Row};
+pub use rows::{Outcome, Part, Row, too_large, unlisted_topic};

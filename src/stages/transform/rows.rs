@@ -152,3 +152,20 @@ impl<'a> Row<'a> {
         self.made(self.origins.headers)?.headers()
     }
 }
+
+/// A row for a topic that the pipeline file does not list.
+pub fn unlisted_topic(name: &str) -> BadRecord {
+    // The host lets only names through that a topic can have.
+    let message = format!("a transform sends it to the topic {name}, which `output.topics` does not list");
+    BadRecord::new("transform.topic", "", message)
+}
+
+/// Rows of one record that together are more than a request may hold: what they are and what it holds, in rows and in
+/// bytes.
+pub fn too_large(table: &str, rows: (usize, usize), request: (usize, usize)) -> BadRecord {
+    let message = format!(
+        "its {} rows for {table} take {} bytes; a request holds at most {} rows and {} bytes",
+        rows.0, rows.1, request.0, request.1
+    );
+    BadRecord::new("transform.too_large", "", message)
+}

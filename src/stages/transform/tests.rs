@@ -6,9 +6,8 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use txconnect_connector_api::BadRecord;
-use txconnect_transform_host::native::Columns;
 use txconnect_transform_host::{
-    Batch, CallError, Column, Headers, InitError, InputRecord, Needs, Output, RecordFailure,
+    Batch, CallError, Column, Columns, Headers, InitError, InputRecord, Needs, Output, RecordFailure,
 };
 
 use super::*;
@@ -100,7 +99,7 @@ impl Guest for Fake {
             let rows = match deed {
                 Deed::Drop => 0,
                 Deed::Refuse => {
-                    let (code, message) = ("transform.no".to_owned(), "I do not want it".to_owned());
+                    let (code, message) = ("no".to_owned(), "I do not want it".to_owned());
                     columns.failures.push(RecordFailure { record: source, code, message });
                     0
                 }
@@ -141,7 +140,7 @@ impl Guest for Fake {
         columns.values = new_values;
         columns.topics = topics;
         columns.headers = new_headers;
-        Ok(Output::of(columns))
+        Ok(Output::checked(columns, batch.len(), 1000).unwrap())
     }
 
     fn replace(&mut self, by: &Fake) -> Result<(), InitError> {
