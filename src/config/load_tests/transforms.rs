@@ -155,7 +155,6 @@ fn the_sink_asks_what_leaves_the_transforms_and_not_what_comes_in() {
         ("p.yaml", yaml.as_str()),
         ("in.json", input),
         ("t.out.json", input),
-        ("other.json", r#"{"type": "object", "properties": {"other": {"type": "string"}}}"#),
     ];
     insta::assert_snapshot!(complaints_of(&bad, &[]));
     let without = into_postgres("transform: [{ wasm: guest.wasm }]\n");
