@@ -8,8 +8,10 @@ use txconnect_connector_api::Header;
 use txconnect_kafka::Message;
 
 use super::memory::Charge;
-use super::open::TopicIndex;
 use crate::delivery::{Assignment, Slot};
+
+/// Index of a topic in its lane.
+pub(super) type TopicIndex = usize;
 
 /// Some records of one lane, in the order they were taken.
 #[derive(Debug)]
@@ -157,12 +159,19 @@ impl<'a> RecordView<'a> {
     where
         'a: 'b,
     {
+        arena.alloc_slice_fill_iter(self.header_pairs().map(|(name, value)| Header { name, value }))
+    }
+
+    /// The headers' names and values.
+    pub(super) fn header_pairs(
+        &self,
+    ) -> impl ExactSizeIterator<Item = (&'a str, Option<&'a [u8]>)> + use<'a> {
         let entries: &'a [HeaderEntry] = &self.records.headers[self.entry.headers.clone()];
-        let bytes = &self.records.bytes;
-        arena.alloc_slice_fill_iter(entries.iter().map(|entry| Header {
+        let bytes: &'a [u8] = &self.records.bytes;
+        entries.iter().map(move |entry| {
             // The name came from a `str`, so the empty name never happens.
-            name: std::str::from_utf8(&bytes[entry.name.clone()]).unwrap_or_default(),
-            value: entry.value.clone().map(|range| &bytes[range]),
-        }))
+            let name = std::str::from_utf8(&bytes[entry.name.clone()]).unwrap_or_default();
+            (name, entry.value.clone().map(|range| &bytes[range]))
+        })
     }
 }

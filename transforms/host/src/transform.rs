@@ -3,9 +3,21 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::batch::Batch;
-use crate::module::Module;
-use crate::output::Output;
+use wasmtime::{Store, Trap, WasmBacktrace};
+use wasmtime_wasi::I32Exit;
+
+use crate::batch::{Batch, Column};
+use crate::bindings::batches::exports::txconnect::transform::batches as wit;
+use crate::bindings::batches::{BatchTransform, txconnect::transform::description};
+use crate::bindings::records::RecordTransform;
+use crate::config::Interrupt;
+use crate::guest::{MemoryExhausted, State};
+use crate::module::{Module, Pre, give_time};
+use crate::output::{Columns, Malformed, Output, RecordFailure, one_line};
+use crate::records;
+
+/// The longest backtrace, in bytes.
+const LONGEST_BACKTRACE: usize = 8 << 10;
 
 /// How much a line of a guest's log matters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -32,6 +44,10 @@ pub trait Reports: Send + Sync {
 /// A guest at work: one instance, which is replaced after every failure.
 pub struct Transform {
     module: Arc<Module>,
+    config: String,
+    reports: Arc<dyn Reports>,
+    /// Gone after a failure, until the next call.
+    running: Option<Running>,
 }
 
 /// A guest that does not start.
@@ -84,15 +100,36 @@ pub enum CallError {
     },
 }
 
+impl From<Malformed> for CallError {
+    fn from(malformed: Malformed) -> Self {
+        Self::Malformed { what: malformed.0 }
+    }
+}
+
 impl Transform {
+    pub(crate) fn start(
+        module: Arc<Module>,
+        config: String,
+        reports: Arc<dyn Reports>,
+    ) -> Result<Self, InitError> {
+        let running = Some(module.instance(&config, Arc::clone(&reports))?);
+        Ok(Self { module, config, reports, running })
+    }
+
     /// Transforms a batch, which was filled for what this guest needs, within `time`.
     ///
     /// # Errors
     /// See [`CallError`]. Records that the guest itself calls bad, and such that become more rows than they may, are no
     /// error: they are in [`Output::failures`].
     pub fn call(&mut self, batch: &Batch, time: Duration) -> Result<Output, CallError> {
-        let _ = (batch, time);
-        Err(CallError::TooMuchMemory { limit: 0 })
+        let mut running = match self.running.take() {
+            Some(running) => running,
+            None => self.module.instance(&self.config, Arc::clone(&self.reports))?,
+        };
+        let most_rows = self.module.limits().max_outputs_per_record.get();
+        let output = running.transform(batch, most_rows, time)?;
+        self.running = Some(running);
+        Ok(output)
     }
 
     /// Goes on with another module from the next batch on. Where that one does not start, this one stays as it was.
@@ -100,13 +137,175 @@ impl Transform {
     /// # Errors
     /// The new module's `init` has refused the config, or did not come to its end.
     pub fn swap(&mut self, module: Arc<Module>, config: Option<&serde_json::Value>) -> Result<(), InitError> {
-        let _ = config;
-        self.module = module;
+        *self = module.start(config, Arc::clone(&self.reports))?;
         Ok(())
     }
 
     /// The module at work.
     pub fn module(&self) -> &Arc<Module> {
         &self.module
+    }
+
+    /// Bytes of memory that the instance has now; 0 where there is none since a failure.
+    pub fn memory(&self) -> usize {
+        self.running.as_ref().map_or(0, |running| running.store.data().memory.used)
+    }
+}
+
+/// An instance.
+pub(crate) struct Running {
+    store: Store<State>,
+    interrupt: Interrupt,
+    exported: Option<Exported>,
+}
+
+enum Exported {
+    Batches(BatchTransform),
+    Records(RecordTransform),
+}
+
+impl Running {
+    pub(crate) fn new(store: Store<State>, interrupt: Interrupt) -> Self {
+        Self { store, interrupt, exported: None }
+    }
+
+    pub(crate) fn instantiate(&mut self, pre: &Pre, time: Duration) -> Result<(), CallError> {
+        let exported = self.within(time, |store, _| match pre {
+            Pre::Batches(pre) => pre.instantiate(&mut *store).map(Exported::Batches),
+            Pre::Records(pre) => pre.instantiate(&mut *store).map(Exported::Records),
+        })?;
+        self.exported = Some(exported);
+        Ok(())
+    }
+
+    pub(crate) fn describe(&mut self, time: Duration) -> Result<description::Description, CallError> {
+        self.within(time, |store, exported| match exported {
+            Some(Exported::Batches(guest)) => guest.txconnect_transform_batches().call_describe(store),
+            Some(Exported::Records(guest)) => guest.txconnect_transform_records().call_describe(store),
+            None => Err(wasmtime::Error::msg("it has not been instantiated")),
+        })
+    }
+
+    pub(crate) fn init(&mut self, config: &str, time: Duration) -> Result<Result<(), String>, CallError> {
+        self.within(time, |store, exported| match exported {
+            Some(Exported::Batches(guest)) => guest.txconnect_transform_batches().call_init(store, config),
+            Some(Exported::Records(guest)) => guest.txconnect_transform_records().call_init(store, config),
+            None => Err(wasmtime::Error::msg("it has not been instantiated")),
+        })
+    }
+
+    fn transform(&mut self, batch: &Batch, most_rows: u32, time: Duration) -> Result<Output, CallError> {
+        let columns = self.within(time, |store, exported| match exported {
+            Some(Exported::Batches(guest)) => {
+                let topics: Vec<&str> = batch.topics.iter().map(String::as_str).collect();
+                guest.txconnect_transform_batches().call_transform(store, lend(batch, &topics)).map(
+                    |answer| {
+                        answer
+                            .map(Columns::from)
+                            .map_err(|refused| CallError::Refused { message: one_line(&refused) })
+                    },
+                )
+            }
+            Some(Exported::Records(guest)) => {
+                records::transform(guest.txconnect_transform_records(), store, batch).map(Ok)
+            }
+            None => Err(wasmtime::Error::msg("it has not been instantiated")),
+        })??;
+        Ok(Output::checked(columns, batch.len(), most_rows)?)
+    }
+
+    /// Runs guest code for at most `time`.
+    fn within<T>(
+        &mut self,
+        time: Duration,
+        run: impl FnOnce(&mut Store<State>, Option<&Exported>) -> wasmtime::Result<T>,
+    ) -> Result<T, CallError> {
+        give_time(&mut self.store, self.interrupt, time)?;
+        self.store.data_mut().begin();
+        let result = run(&mut self.store, self.exported.as_ref());
+        self.store.data_mut().end();
+        result.map_err(|error| what_happened(&error, self.store.data(), time))
+    }
+}
+
+/// What ended a call.
+pub(crate) fn what_happened(error: &wasmtime::Error, state: &State, time: Duration) -> CallError {
+    if let Some(MemoryExhausted { limit }) = error.downcast_ref() {
+        return CallError::TooMuchMemory { limit: *limit };
+    }
+    if matches!(error.downcast_ref::<Trap>(), Some(Trap::Interrupt | Trap::OutOfFuel)) {
+        return CallError::TooSlow { after: time };
+    }
+    let message = match (error.downcast_ref::<Trap>(), error.downcast_ref::<I32Exit>()) {
+        (Some(trap), _) => trap.to_string(),
+        (None, Some(exit)) => format!("it ended itself with exit code {}", exit.0),
+        // Without the backtrace, which comes below.
+        (None, None) => one_line(&error.root_cause().to_string()),
+    };
+    let mut backtrace = error.downcast_ref::<WasmBacktrace>().map(ToString::to_string).unwrap_or_default();
+    let said = state.stderr.text();
+    if !said.trim().is_empty() {
+        backtrace = format!("{}\n{backtrace}", said.trim_end());
+    }
+    let mut end = backtrace.len().min(LONGEST_BACKTRACE);
+    while !backtrace.is_char_boundary(end) {
+        end -= 1;
+    }
+    backtrace.truncate(end);
+    CallError::Trap { message, backtrace: Some(backtrace).filter(|backtrace| !backtrace.is_empty()) }
+}
+
+/// A batch as the interface has it, without copying it.
+fn lend<'b>(batch: &'b Batch, topics: &'b [&'b str]) -> wit::Batch<'b> {
+    let column = |column: &'b Column| wit::ColumnParam {
+        data: &column.data,
+        ends: &column.ends,
+        nulls: &column.nulls,
+    };
+    wit::Batch {
+        topics,
+        topic_of: if topics.len() > 1 { &batch.topic_of } else { &[] },
+        partitions: &batch.partitions,
+        offsets: &batch.offsets,
+        timestamps: &batch.timestamps,
+        keys: column(&batch.keys),
+        values: column(&batch.values),
+        headers: wit::HeadersParam {
+            counts: &batch.headers.counts,
+            names: column(&batch.headers.names),
+            values: column(&batch.headers.values),
+        },
+    }
+}
+
+impl From<wit::ColumnResult> for Column {
+    fn from(column: wit::ColumnResult) -> Self {
+        Self { data: column.data, ends: column.ends, nulls: column.nulls }
+    }
+}
+
+impl From<wit::Output> for Columns {
+    fn from(output: wit::Output) -> Self {
+        let wit::Output { sources, keys, values, routing, headers, failures } = output;
+        Self {
+            sources,
+            keys: keys.map(Column::from),
+            values: values.map(Column::from),
+            topics: routing.map(|routing| (routing.topics, routing.topic_of)),
+            headers: headers.map(|headers| crate::batch::Headers {
+                counts: headers.counts,
+                names: headers.names.into(),
+                values: headers.values.into(),
+            }),
+            kept: crate::output::Kept::default(),
+            failures: failures
+                .into_iter()
+                .map(|failure| RecordFailure {
+                    record: failure.record,
+                    code: failure.code,
+                    message: failure.message,
+                })
+                .collect(),
+        }
     }
 }

@@ -1,0 +1,88 @@
+//! Engines: one for each way to stop a guest, because the way is compiled into the code.
+
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use wasmtime::{Cache, CacheConfig, Config, Engine};
+
+use crate::config::Interrupt;
+
+/// How often the clock that stops guests looks up.
+const TICK: Duration = Duration::from_millis(5);
+/// Instructions that count as a millisecond.
+const FUEL_PER_MILLISECOND: u64 = 1_000_000;
+/// The stack of guests. Threads of the runtime have 2 MiB.
+const STACK: usize = 1 << 20;
+/// How deep a backtrace goes.
+const FRAMES: usize = 20;
+
+/// The engines of one host, made when they are first needed.
+pub(crate) struct Engines {
+    cache: Option<Cache>,
+    made: Mutex<Vec<(Interrupt, Engine)>>,
+}
+
+impl Engines {
+    /// Engines that keep compiled code in a folder.
+    pub(crate) fn new(cache: Option<&Path>) -> Result<Self, String> {
+        let cache = cache.map(open_cache).transpose()?;
+        Ok(Self { cache, made: Mutex::new(Vec::new()) })
+    }
+
+    /// The engine whose guests are stopped in this way.
+    pub(crate) fn of(&self, interrupt: Interrupt) -> Result<Engine, String> {
+        let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, engine)) = made.iter().find(|(known, _)| *known == interrupt) {
+            return Ok(engine.clone());
+        }
+        let engine = self.make(interrupt)?;
+        made.push((interrupt, engine.clone()));
+        Ok(engine)
+    }
+
+    fn make(&self, interrupt: Interrupt) -> Result<Engine, String> {
+        let mut config = Config::new();
+        // Guests answer at once, and a call costs half as much without what waiting would need.
+        config.concurrency_support(false);
+        config.max_wasm_stack(STACK);
+        config.wasm_backtrace_max_frames(std::num::NonZeroUsize::new(FRAMES));
+        config.epoch_interruption(interrupt == Interrupt::Epoch);
+        config.consume_fuel(interrupt == Interrupt::Fuel);
+        config.cache(self.cache.clone());
+        let engine = Engine::new(&config).map_err(|error| format!("{error:#}"))?;
+        if interrupt == Interrupt::Epoch {
+            let ticking = engine.weak();
+            std::thread::Builder::new()
+                .name("transforms/clock".to_owned())
+                .spawn(move || {
+                    while let Some(engine) = ticking.upgrade() {
+                        engine.increment_epoch();
+                        drop(engine);
+                        std::thread::sleep(TICK);
+                    }
+                })
+                .map_err(|error| format!("the clock that stops transforms does not start: {error}"))?;
+        }
+        Ok(engine)
+    }
+}
+
+fn open_cache(folder: &Path) -> Result<Cache, String> {
+    let mut config = CacheConfig::new();
+    config.with_directory(folder);
+    Cache::new(config).map_err(|error| format!("{error:#}"))
+}
+
+/// How much time a guest gets, in the units of its engine.
+pub(crate) fn ticks(time: Duration) -> u64 {
+    let ticks = time.as_millis().div_ceil(TICK.as_millis());
+    // The first tick may come at once.
+    u64::try_from(ticks).unwrap_or(u64::MAX / 2).min(u64::MAX / 2) + 1
+}
+
+/// The same in instructions.
+pub(crate) fn fuel(time: Duration) -> u64 {
+    let micros = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+    micros.saturating_mul(FUEL_PER_MILLISECOND / 1000)
+}
