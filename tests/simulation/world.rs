@@ -72,7 +72,7 @@ impl World {
             let asks = |process: &Process| process.life == Life::Running && process.inheriting.is_some();
             if self.outside.plan.mood != Mood::Gentle
                 && let Some(index) = self.processes.iter().position(asks)
-                && self.outside.dice.within(0, 999) < 10
+                && self.outside.dice.within(0, 999) < 30
             {
                 self.freeze(index);
             }
