@@ -3,10 +3,12 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, reason = "clippy.toml allows it in tests, but not in what they call")]
 
+mod guests;
 mod markdown;
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::path::Path;
 
 use markdown::{blocks, copy_folder, in_repository};
 use serde_json::Value;
@@ -20,12 +22,17 @@ struct Key {
     words: Vec<String>,
 }
 
+/// What stands behind the path of a list for its elements.
+const ELEMENT: &str = "[]";
+
 /// Every key of a pipeline file by its path.
 fn keys() -> BTreeMap<String, Key> {
     let schema = txconnect::config::pipeline_schema();
     let mut keys = BTreeMap::new();
     collect(&schema, &schema, "", false, &mut keys);
     keys.remove("");
+    // An element as a whole is described with its list.
+    keys.retain(|key, _| !key.ends_with(ELEMENT));
     keys
 }
 
@@ -45,6 +52,16 @@ fn collect(root: &Value, node: &Value, path: &str, required: bool, keys: &mut BT
     }
     for branch in ["anyOf", "oneOf"].iter().filter_map(|name| node.get(name)?.as_array()).flatten() {
         collect(root, branch, path, required, keys);
+    }
+    if let Some(element) = node.get("items") {
+        let resolved = element
+            .get("$ref")
+            .and_then(Value::as_str)
+            .map_or(element, |name| root.pointer(name.trim_start_matches('#')).unwrap());
+        // What a list of words takes is said where the list is described.
+        let is_block = resolved.get("properties").is_some();
+        let below = if is_block { format!("{path}{ELEMENT}") } else { path.to_owned() };
+        collect(root, resolved, &below, required, keys);
     }
     let needed: Vec<&str> = node
         .get("required")
@@ -69,7 +86,7 @@ fn described() -> BTreeMap<String, (String, String)> {
         let Some((key, rest)) = line.strip_prefix("| `").and_then(|rest| rest.split_once("` | ")) else {
             continue;
         };
-        if !key.chars().all(|c| c.is_ascii_lowercase() || matches!(c, '_' | '.')) {
+        if !key.chars().all(|c| c.is_ascii_lowercase() || matches!(c, '_' | '.' | '[' | ']')) {
             continue;
         }
         let (default, meaning) = rest.split_once("| ").unwrap_or_else(|| panic!("{line}"));
@@ -100,6 +117,16 @@ fn defaults_and_words_are_those_of_the_types() {
         for word in &key.words {
             assert!(meaning.contains(&format!("`{word}`")), "`{path}` does not name `{word}`");
         }
+    }
+}
+
+/// Puts a transform that takes any config wherever an example names one.
+fn write_transforms(example: &str, folder: &Path) {
+    for line in example.lines() {
+        let Some(path) = line.trim_start_matches([' ', '-', '{']).strip_prefix("wasm: ") else { continue };
+        let path = folder.join(path.trim_end_matches(['}', ' ']));
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, guests::by_number("{}")).unwrap();
     }
 }
 
@@ -135,6 +162,7 @@ fn every_example_of_a_pipeline_is_right() {
         }
         let folder = tempfile::tempdir().unwrap();
         copy_folder("schemas", folder.path());
+        write_transforms(&block.text, folder.path());
         let file = folder.path().join("example.yaml");
         fs::write(&file, &block.text).unwrap();
         match txconnect::config::load(&[file], &[], &environment) {

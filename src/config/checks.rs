@@ -1,6 +1,8 @@
-//! What one file's types cannot show: keys that must fit each other, schema files, the connectors' own checks.
+//! What one file's types cannot show: keys that must fit each other, schema files, modules, the connectors' own checks.
 
-use std::collections::BTreeMap;
+mod schemas;
+mod transforms;
+
 use std::ffi::OsStr;
 use std::num::NonZeroU32;
 use std::path::Path;
@@ -9,13 +11,12 @@ use std::sync::Arc;
 use txconnect_connector_api::{ByteSize, ConfigProblem, SinkLimits};
 use txconnect_kafka::KafkaSourceConfig;
 
+pub(super) use self::schemas::{SchemaUse, Schemas};
+pub(super) use self::transforms::CheckedOutput;
 use super::diagnose::{Mistake, Place, Severity};
 use super::located::{Located, Spot, child};
-use super::model::{
-    BatchLimits, DeadLetters, Decode, OnError, OnErrorSetting, PipelineName, Reaction, ValidateSettings,
-};
-use super::registry::{OpenSink, SinkBlock, SinkMistake, Surroundings, TableDemands};
-use super::schema_file::{SchemaError, TopicSchema, read_schema};
+use super::model::{BatchLimits, DeadLetters, Decode, OnError, OnErrorSetting, PipelineName, Reaction};
+use super::registry::{OpenSink, SinkBlock, SinkMistake, Surroundings};
 
 /// Kafka's limit for the length of a topic's name.
 const MAX_TOPIC_NAME: usize = 249;
@@ -96,73 +97,20 @@ impl Checks<'_> {
         None
     }
 
-    /// `validate` needs documents.
-    pub(super) fn decode(&mut self, decode: Decode, validates: bool) {
-        if validates && decode != Decode::Json {
-            self.error(
-                "/decode",
-                Spot::Value,
-                "`validate` needs JSON documents",
-                "write `decode: json`, or remove `validate`",
-            );
-        }
-    }
-
-    /// Reads the schemas of all listed topics.
-    pub(super) fn schemas(
-        &mut self,
-        validate: Option<&ValidateSettings>,
-        source: Option<&KafkaSourceConfig>,
-        sink: Option<&OpenSink>,
-    ) -> BTreeMap<String, Arc<TopicSchema>> {
-        let listed: &[String] = source.and_then(|source| source.topics.as_deref()).unwrap_or_default();
-        let none = TableDemands::none();
-        let demands = sink.map_or(&none, |sink| &sink.demands);
-        let block = sink.map(|sink| child("/sink", sink.sink.name())).unwrap_or_default();
-        let mut schemas = BTreeMap::new();
-        let Some(validate) = validate else {
-            let pattern = source.and_then(|source| source.pattern.as_deref());
-            let topic = listed.first().map_or(pattern.unwrap_or("*"), String::as_str);
-            self.problems(&block, "", &demands.problems(topic, None));
-            return schemas;
+    /// Schemas need documents.
+    pub(super) fn decode(&mut self, decode: Decode, validates: bool, has_output_schema: bool) {
+        let needing = match (validates, has_output_schema) {
+            _ if decode == Decode::Json => return,
+            (false, false) => return,
+            (true, _) => "validate",
+            (false, true) => "output.schema",
         };
-        if listed.is_empty() && !validate.schema.depends_on_topic() {
-            // The topics come later, but their one schema is known.
-            if let Err(error) = read_schema("*", validate, self.base_dir, demands) {
-                self.schema_error(error, &block);
-            }
-        }
-        for topic in listed {
-            match read_schema(topic, validate, self.base_dir, demands) {
-                Ok(schema) => {
-                    schemas.insert(topic.clone(), Arc::new(schema));
-                }
-                Err(error) => self.schema_error(error, &block),
-            }
-        }
-        schemas
-    }
-
-    fn schema_error(&mut self, error: SchemaError, block: &str) {
-        match error {
-            SchemaError::Unreadable { file, why, .. } => self.error(
-                "/validate/schema",
-                Spot::Value,
-                &format!("the schema `{}` {why}", file.display()),
-                "write the schema, or mend its path: paths start at the folder of the pipeline file, or at its \
-                 parent where that folder is named `pipelines`",
-            ),
-            SchemaError::Faulty { file, faults, .. } => {
-                for fault in faults {
-                    let (line, column) = (fault.line, fault.column);
-                    let place = Place::Position { file: file.clone().into(), line, column };
-                    self.found.push(Mistake::error(place, fault.pointer, fault.message));
-                }
-            }
-            SchemaError::Refused { topic, problems } => {
-                self.problems(block, &format!("topic `{topic}`: "), &problems);
-            }
-        }
+        self.error(
+            "/decode",
+            Spot::Value,
+            &format!("`{needing}` needs JSON documents"),
+            &format!("write `decode: json`, or remove `{needing}`"),
+        );
     }
 
     /// What becomes of bad records. `dead_letters` says whether that block is there, where that is known.

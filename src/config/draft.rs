@@ -6,10 +6,14 @@ use std::num::NonZeroU16;
 
 use serde::de::DeserializeOwned;
 use txconnect_connector_api::{ByteSize, HumanDuration};
+use txconnect_transform_host::TransformConfig;
 
 use super::diagnose::Mistake;
-use super::located::{Located, Spot};
-use super::model::{BatchLimits, DeadLetters, Decode, OnErrorSetting, PipelineName, Source, Validate};
+use super::locate::{Content, Node};
+use super::located::{Located, Spot, segments};
+use super::model::{
+    BatchLimits, DeadLetters, Decode, OnErrorSetting, Output, PipelineName, Source, Validate,
+};
 use super::registry::SinkBlock;
 use super::typed;
 
@@ -51,12 +55,43 @@ impl<T> Block<T> {
     }
 }
 
+/// The list of blocks, each of which is read by itself.
+const LIST: &str = "transform";
+
+/// The block that a JSON pointer leads into: a top-level key, or an element of the list of blocks. `None` for the file
+/// as a whole.
+pub(super) fn block_at(pointer: &str) -> Option<String> {
+    let mut segments = segments(pointer);
+    let top = segments.next()?;
+    match segments.next() {
+        Some(element) if top == LIST => Some(element_name(&element)),
+        _ => Some(top),
+    }
+}
+
+/// The same for a path as messages have it, such as `transform[0].wasm`.
+pub(super) fn block_of(path: &str) -> String {
+    let top = path.split(['.', '[']).next().unwrap_or_default();
+    let element = path[top.len()..].strip_prefix('[').and_then(|rest| rest.split_once(']'));
+    match element {
+        Some((element, _)) if top == LIST => element_name(element),
+        _ => top.to_owned(),
+    }
+}
+
+fn element_name(index: &str) -> String {
+    format!("{LIST}[{index}]")
+}
+
 /// A [`super::model::PipelineFile`] of which blocks may be missing.
 pub(super) struct Draft {
     pub(super) name: Block<PipelineName>,
     pub(super) source: Block<Source>,
     pub(super) decode: Block<Decode>,
     pub(super) validate: Block<Validate>,
+    /// An element is `None` where it is flawed.
+    pub(super) transform: Block<Vec<Option<TransformConfig>>>,
+    pub(super) output: Block<Output>,
     pub(super) on_error: Block<OnErrorSetting>,
     pub(super) batch: Block<BatchLimits>,
     pub(super) dead_letters: Block<DeadLetters>,
@@ -75,6 +110,8 @@ impl Draft {
             source: reader.block("source"),
             decode: reader.block("decode"),
             validate: reader.block("validate"),
+            transform: reader.list(),
+            output: reader.block("output"),
             on_error: reader.block("on_error"),
             batch: reader.block("batch"),
             dead_letters: reader.block("dead_letters"),
@@ -98,15 +135,35 @@ impl Reader<'_> {
             return Block::Flawed;
         }
         let Some(entry) = self.located.root.entry(key) else { return Block::Absent };
-        let read = serde_yaml::to_value(entry.value.to_json())
+        self.read(&format!("/{key}"), &entry.value).map_or(Block::Flawed, Block::Given)
+    }
+
+    fn list<T: DeserializeOwned>(&mut self) -> Block<Vec<Option<T>>> {
+        if self.flawed.contains(LIST) {
+            return Block::Flawed;
+        }
+        let Some(entry) = self.located.root.entry(LIST) else { return Block::Absent };
+        // Another shape has been reported.
+        let Content::Sequence(elements) = &entry.value.content else { return Block::Flawed };
+        let read = elements.iter().enumerate().map(|(index, node)| {
+            if self.flawed.contains(&element_name(&index.to_string())) {
+                return None;
+            }
+            self.read(&format!("/{LIST}/{index}"), node)
+        });
+        Block::Given(read.collect())
+    }
+
+    fn read<T: DeserializeOwned>(&mut self, place: &str, node: &Node) -> Option<T> {
+        let read = serde_yaml::to_value(node.to_json())
             .map_err(|error| typed::WrongValue { pointer: String::new(), message: error.to_string() })
             .and_then(typed::read);
         match read {
-            Ok(value) => Block::Given(value),
+            Ok(value) => Some(value),
             Err(wrong) => {
-                let pointer = format!("/{key}{}", wrong.pointer);
+                let pointer = format!("{place}{}", wrong.pointer);
                 self.found.push(self.located.error(&pointer, Spot::Value, &wrong.message, None));
-                Block::Flawed
+                None
             }
         }
     }

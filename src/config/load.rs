@@ -1,20 +1,21 @@
 //! Files and folders → pipelines, or every mistake in them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::checks::Checks;
+use super::checks::{CheckedOutput, Checks, SchemaUse, Schemas};
 use super::diagnose::{Mistake, Mistakes, Place, Severity};
-use super::draft::Draft;
+use super::draft::{Block, Draft, block_of};
 use super::interpolate::{Outside, Unresolved, interpolate};
 use super::locate::{MAX_BYTES, Mark, TextMistake, locate};
 use super::located::{Located, line_and_column};
 use super::model::{
     BatchLimits, DeadLetters, Decode, OnErrorSetting, Pipeline, PipelineFile, ValidateSettings,
 };
+use super::modules::Modules;
 use super::neighbours::{Neighbour, compare};
 use super::overrides::{self, Override};
 use super::shape;
@@ -35,8 +36,9 @@ pub fn load(
     let mut found = Vec::new();
     let files = expand(paths, &mut found);
     let overrides = overrides::parse(overrides, &mut found);
+    let context = Context { overrides: &overrides, environment, modules: &Modules::default() };
     let mut readings: Vec<Reading> =
-        files.iter().filter_map(|file| read(file, &overrides, environment, &mut found)).collect();
+        files.iter().filter_map(|file| read(file, &context, &mut found)).collect();
     let neighbours: Vec<Neighbour<'_>> = readings.iter().map(Reading::as_neighbour).collect();
     let between = compare(&neighbours);
     drop(neighbours);
@@ -165,12 +167,14 @@ impl Reading {
     }
 }
 
-fn read(
-    file: &Path,
-    overrides: &[Override],
-    environment: &dyn Fn(&str) -> Option<String>,
-    found: &mut Vec<Mistake>,
-) -> Option<Reading> {
+/// What all files that are loaded together share.
+struct Context<'c> {
+    overrides: &'c [Override],
+    environment: &'c dyn Fn(&str) -> Option<String>,
+    modules: &'c Modules,
+}
+
+fn read(file: &Path, context: &Context<'_>, found: &mut Vec<Mistake>) -> Option<Reading> {
     let text = match read_text(file) {
         Ok(text) => text,
         Err(mistake) => {
@@ -178,17 +182,17 @@ fn read(
             return None;
         }
     };
-    read_pipeline(file, &text, overrides, environment, found)
+    read_pipeline(file, &text, context, found)
 }
 
 /// The same for a text that has been read.
 fn read_pipeline(
     file: &Path,
     text: &str,
-    overrides: &[Override],
-    environment: &dyn Fn(&str) -> Option<String>,
+    context: &Context<'_>,
     found: &mut Vec<Mistake>,
 ) -> Option<Reading> {
+    let Context { overrides, environment, .. } = *context;
     let file: Arc<Path> = file.into();
     let located = locate(text);
     let mut mistakes: Vec<Mistake> =
@@ -206,13 +210,13 @@ fn read_pipeline(
     let mut located = Located { file, root, hidden: replaced.hidden, override_keys };
     let mut flawed = BTreeSet::new();
     for unresolved in replaced.unresolved {
-        flawed.extend(top_level_key(&unresolved.path));
+        flawed.insert(block_of(&unresolved.path));
         mistakes.push(unresolved_mistake(unresolved, text, &located));
     }
     let mut shape = shape::check(&mut located);
     mistakes.append(&mut shape.mistakes);
     flawed.append(&mut shape.flawed);
-    Some(assemble(located, base_dir, &flawed, mistakes, environment))
+    Some(assemble(located, base_dir, &flawed, mistakes, context))
 }
 
 fn text_mistake(mistake: TextMistake, file: &Arc<Path>) -> Mistake {
@@ -222,10 +226,6 @@ fn text_mistake(mistake: TextMistake, file: &Arc<Path>) -> Mistake {
         Some(help) => error.with_help(help),
         None => error,
     }
-}
-
-fn top_level_key(path: &str) -> Option<String> {
-    path.split(['.', '[']).next().map(str::to_owned)
 }
 
 fn unresolved_mistake(unresolved: Unresolved, text: &str, located: &Located) -> Mistake {
@@ -245,7 +245,7 @@ fn assemble(
     base_dir: PathBuf,
     flawed: &BTreeSet<String>,
     mut mistakes: Vec<Mistake>,
-    environment: &dyn Fn(&str) -> Option<String>,
+    context: &Context<'_>,
 ) -> Reading {
     let draft = Draft::read(&located, flawed, &mut mistakes);
     let mut checks = Checks { located: &located, base_dir: &base_dir, found: mistakes };
@@ -272,13 +272,29 @@ fn assemble(
             unknown_fields: block.unknown_fields.into(),
         })
     });
-    if let (Some(decode), Some(validate)) = (decode, &validate) {
-        checks.decode(decode, validate.is_some());
+    let transformed = match &draft.transform {
+        Block::Given(blocks) => Some(!blocks.is_empty()),
+        Block::Absent => Some(false),
+        Block::Flawed => None,
+    };
+    let drain = source.as_ref().map(|source| source.rebalance.drain_timeout);
+    let transforms = match draft.transform {
+        Block::Given(blocks) => checks.transforms(blocks, context.modules, drain),
+        Block::Absent => Some(Vec::new()),
+        Block::Flawed => None,
+    };
+    let output = draft.output.map(Some).or(None).map(|output| checks.output(output, transformed));
+    if let (Some(decode), Some(validate), Some(output)) = (decode, &validate, &output) {
+        checks.decode(decode, validate.is_some(), output.schema.is_some());
     }
-    let sink = draft.sink.given().and_then(|sink| checks.sink(sink, environment));
-    let schemas = match &validate {
-        Some(validate) => checks.schemas(validate.as_ref(), source.as_ref(), sink.as_ref()),
-        None => BTreeMap::default(),
+    let sink = draft.sink.given().and_then(|sink| checks.sink(sink, context.environment));
+    let (schemas, output_schemas) = match (&validate, &output) {
+        (Some(validate), Some(CheckedOutput { schema, routes })) => {
+            let source = source.as_ref();
+            let schemas = SchemaUse { input: validate.as_ref(), output: schema.as_ref(), routes, source };
+            checks.schemas(&schemas, sink.as_ref())
+        }
+        _ => <(Schemas, Schemas)>::default(),
     };
     let dead_letters = draft.dead_letters.map(Some).or(None);
     let on_error = draft
@@ -300,6 +316,7 @@ fn assemble(
     let complete = || {
         let (source, group) = source.clone()?;
         let sink = sink?;
+        let CheckedOutput { schema: output, routes } = output?;
         Some(Pipeline {
             name: name.clone()?,
             file: located.file.to_path_buf(),
@@ -308,9 +325,9 @@ fn assemble(
             group,
             decode: decode?,
             validate: validate?,
-            transforms: Vec::new(),
-            output: None,
-            routes: Vec::new(),
+            transforms: transforms?,
+            output,
+            routes,
             on_error: on_error?,
             batch: batch?,
             dead_letters: dead_letters.clone()?,
@@ -320,7 +337,7 @@ fn assemble(
             sink: sink.sink,
             warnings: Vec::new(),
             schemas,
-            output_schemas: BTreeMap::new(),
+            output_schemas,
             demands: sink.demands,
         })
     };

@@ -1,5 +1,7 @@
 //! Whole files through [`super::load`]: what a user writes and what a user reads.
 
+mod transforms;
+
 use std::path::{Path, PathBuf};
 
 use proptest::prelude::*;
@@ -21,6 +23,7 @@ fn folder(files: &[(&str, &str)]) -> tempfile::TempDir {
     std::fs::create_dir(dir.path().join("schemas")).unwrap();
     let schema = r#"{"type": "object", "properties": {"id": {"type": "integer"}}, "required": ["id"]}"#;
     std::fs::write(dir.path().join("schemas/t.json"), schema).unwrap();
+    std::fs::write(dir.path().join("guest.wasm"), transforms::guest()).unwrap();
     for (name, text) in files {
         std::fs::write(dir.path().join(name), text).unwrap();
     }
@@ -80,6 +83,15 @@ decode: json
 validate:
   schema: schemas/{topic}.json
   unknown_fields: ignore
+transform:
+  - wasm: guest.wasm
+    config: { fields: [a, '${NUMBER}'] }
+    limits: { memory: 64MiB, time_per_batch: 500ms, interrupt: fuel, max_outputs_per_record: 3, max_failures: 1 }
+    allow: [clock]
+output:
+  schema: schemas/{topic}.json
+  unknown_fields: ignore
+  topics: [t]
 on_error: { sink: stop }
 batch: { rows: 10, bytes: 1MiB, linger: 50ms }
 dead_letters: { topic: '{topic}.dead-letters', partitions: 3 }
@@ -100,6 +112,13 @@ sink:
     assert_eq!(pipeline.source.brokers, "localhost:9092");
     assert_eq!(pipeline.on_error.validate, Reaction::DeadLetter);
     assert_eq!(pipeline.on_error.sink, Reaction::Stop);
+    let [transform] = pipeline.transforms.as_slice() else {
+        panic!("{} transforms", pipeline.transforms.len())
+    };
+    assert_eq!(transform.module.description().name, "by-number");
+    assert_eq!(transform.config, Some(serde_json::json!({ "fields": ["a", "1234567"] })));
+    assert_eq!((transform.limits.memory, transform.limits.max_failures), (ByteSize(64 << 20), 1));
+    assert_eq!(pipeline.routes, ["t"]);
     let schema = pipeline.schema_for("t").unwrap().expect("a schema");
     assert_eq!(schema.table.as_ref().unwrap().columns.as_slice().len(), 1);
     assert_eq!(pipeline.dead_letters.unwrap().topic.for_topic("t"), "t.dead-letters");

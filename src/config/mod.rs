@@ -9,7 +9,7 @@
 //! | `${…}` in scalars → values, typed afterwards | `interpolate` |
 //! | `--set key=value` | `overrides` |
 //! | tree ↔ JSON Schema generated from the types | `shape`, `wording` |
-//! | tree → typed blocks → checks across keys and schema files | `draft`, `checks` |
+//! | tree → typed blocks → checks across keys, schema files and modules | `draft`, `checks`, `modules` |
 //! | pipelines loaded together → checks across files | `neighbours` |
 //! | mistakes in plain words, sorted | [`diagnose`] |
 //!
@@ -26,6 +26,7 @@ mod load_tests;
 mod locate;
 mod located;
 pub mod model;
+mod modules;
 mod neighbours;
 mod overrides;
 mod registry;
@@ -38,6 +39,7 @@ mod wording;
 pub use diagnose::{Mistake, Mistakes, Place, Severity};
 pub use load::load;
 pub use model::{Decode, OnError, Pipeline, Reaction, TransformSettings, ValidateSettings};
+pub use modules::transform_host;
 pub use schema_file::{SchemaError, SchemaFault, TopicSchema};
 pub use shape::pipeline_schema;
 pub use template::TopicTemplate;

@@ -336,7 +336,8 @@ pub struct Pipeline {
     pub sink: Arc<dyn Sink>,
     /// What looks wrong but may be meant.
     pub warnings: Vec<Mistake>,
-    /// Schemas of the listed topics, read once so that all lanes agree.
+    /// Schemas of the listed topics and, where [`Self::output`] has none, of the routes: read once so that all lanes
+    /// agree.
     pub(super) schemas: BTreeMap<String, Arc<TopicSchema>>,
     /// The same for what leaves the last transform; empty without [`Self::output`].
     pub(super) output_schemas: BTreeMap<String, Arc<TopicSchema>>,
@@ -390,7 +391,10 @@ impl Pipeline {
         if let Some(schema) = self.schemas.get(topic) {
             return Ok(Some(Arc::clone(schema)));
         }
-        read_schema(topic, validate, &self.base_dir, &self.demands).map(|schema| Some(Arc::new(schema)))
+        // What a transform changes before it reaches the sink need not suit the sink as it comes.
+        let none = TableDemands::none();
+        let demands = if self.output.is_some() { &none } else { &self.demands };
+        read_schema(topic, validate, &self.base_dir, demands).map(|schema| Some(Arc::new(schema)))
     }
 
     /// The validator and the columns for rows of `topic`: those of [`Self::output`], else those that records of the

@@ -9,6 +9,7 @@ use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value};
 
 use super::diagnose::{Mistake, closest, one_of};
+use super::draft::block_at;
 use super::locate::{Content, Node, Origin};
 use super::located::{Located, segments};
 use super::model::PipelineFile;
@@ -24,7 +25,7 @@ pub fn pipeline_schema() -> Value {
 pub(super) struct ShapeFindings {
     /// The mistakes.
     pub(super) mistakes: Vec<Mistake>,
-    /// Top-level keys whose blocks cannot be read further.
+    /// Blocks that cannot be read further, as [`block_at`] names them.
     pub(super) flawed: BTreeSet<String>,
 }
 
@@ -209,9 +210,7 @@ impl Shape {
                 continue;
             }
             // A missing or unknown key at the top says nothing about the other blocks.
-            if let Some(top) = segments(&complaint.about).next() {
-                findings.flawed.insert(top);
-            }
+            findings.flawed.extend(block_at(&complaint.about));
             findings.mistakes.push(complaint.mistake);
         }
         findings

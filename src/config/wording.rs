@@ -181,6 +181,11 @@ impl Words<'_> {
                 let help = schema.get("pattern").is_none().then(|| "put it in quotes".to_owned());
                 (format!("must be {expected}"), help)
             }
+            Value::Object(_)
+                if self.shape.allows(schema, "array") && !self.shape.allows(schema, "object") =>
+            {
+                (format!("must be {expected}"), Some("put `- ` before it: this is one of a list".to_owned()))
+            }
             _ if from_file => (format!("must be {expected}"), None),
             _ => (format!("what its variable holds must be {expected}"), None),
         };
