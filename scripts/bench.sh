@@ -5,10 +5,16 @@
 : "${root:?the folder of the clone}"
 
 bench() {
+  if [[ ${1:-} = wasm ]]; then
+    shift
+    bench_wasm "$@"
+    return
+  fi
   require_build_tools
   require_services
   require "kcat:has_command kcat:kcat" "postgresql-client:has_command psql:psql"
   bench_build
+  build_example_transforms
   # Says what is wrong with the arguments before anything is started.
   local contenders
   contenders=$("$bench_tool" "$@" --list)
@@ -33,9 +39,20 @@ bench() {
   trap 'exit 143' TERM
   trap 'exit 129' HUP
   bench_start_servers
+  cp "$root/transforms/examples/mask_account/mask_account.wasm" "$root/target/bench/"
   rm -f "$root"/target/bench/{*.log,perf-*.data,results.jsonl}
   BENCH_FOLDER=$root/target/bench BENCH_TXCONNECT=$bench_txconnect "$bench_tool" "$@"
   rm -f "$root/target/bench/records.tsv"
+}
+
+# Transforms: one call, the whole stage, every language, and a pipeline with and without one.
+bench_wasm() {
+  require_build_tools
+  build_example_transforms
+  build_script_transforms
+  cargo bench --locked --package txconnect-transform-host --bench host
+  cargo bench --locked --package txconnect --bench transforms
+  bench --only wasm "$@"
 }
 
 # Sets bench_tool and bench_txconnect. What is measured is built as for use: with BENCH_PROFILE=release it is the binary

@@ -31,6 +31,9 @@ pub(crate) const INTO_BIGQUERY: [&str; 11] = [
     "bigquery-old-way@LATENCY=50",
 ];
 
+/// What `wasm` stands for: the same pipeline without a transform and with one.
+pub(crate) const THROUGH_WASM: [&str; 2] = ["append", "append-masked"];
+
 /// One contender, with its settings.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Contender {
@@ -73,6 +76,8 @@ pub(crate) enum Ours {
     Append,
     /// The same with the offsets in Kafka alone.
     AppendAtLeastOnce,
+    /// The same as the first, through the transform that masks account numbers.
+    AppendMasked,
     /// Kafka, validation, upsert by transaction id, with the offsets in the same transaction.
     Upsert,
     /// Kafka, validation, BigQuery.
@@ -93,10 +98,11 @@ pub(crate) enum Way {
 }
 
 impl Ours {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 9] = [
         Self::Stdout,
         Self::Append,
         Self::AppendAtLeastOnce,
+        Self::AppendMasked,
         Self::Upsert,
         Self::BigQuery(Way::ExactlyOnce),
         Self::BigQuery(Way::AtLeastOnce),
@@ -109,6 +115,7 @@ impl Ours {
             Self::Stdout => "stdout",
             Self::Append => "append",
             Self::AppendAtLeastOnce => "append-at-least-once",
+            Self::AppendMasked => "append-masked",
             Self::Upsert => "upsert",
             Self::BigQuery(Way::ExactlyOnce) => "bigquery-exactly-once",
             Self::BigQuery(Way::AtLeastOnce) => "bigquery-at-least-once",
@@ -122,6 +129,7 @@ impl Ours {
         match self {
             Self::Stdout => ("stdout.yaml", include_str!("pipelines/stdout.yaml")),
             Self::Append | Self::AppendAtLeastOnce => ("append.yaml", include_str!("pipelines/append.yaml")),
+            Self::AppendMasked => ("append-masked.yaml", include_str!("pipelines/append-masked.yaml")),
             Self::Upsert => ("upsert.yaml", include_str!("pipelines/upsert.yaml")),
             Self::BigQuery(Way::ExactlyOnce | Way::AtLeastOnce) => {
                 ("bigquery-append.yaml", include_str!("pipelines/bigquery-append.yaml"))
@@ -141,7 +149,11 @@ impl Ours {
             Self::AppendAtLeastOnce => Some("sink.postgres.delivery=at_least_once"),
             Self::BigQuery(Way::ExactlyOnce) => Some("sink.bigquery.delivery=exactly_once"),
             Self::BigQuery(Way::AtLeastOnce) => Some("sink.bigquery.delivery=at_least_once"),
-            Self::Stdout | Self::Append | Self::Upsert | Self::BigQuery(Way::Upsert | Way::InsertAll) => None,
+            Self::Stdout
+            | Self::Append
+            | Self::AppendMasked
+            | Self::Upsert
+            | Self::BigQuery(Way::Upsert | Way::InsertAll) => None,
         }
     }
 
@@ -198,9 +210,10 @@ impl Contender {
             .collect()
     }
 
-    /// Those who are measured where nobody is named: all but those into BigQuery.
+    /// Those who are measured where nobody is named: all but those into BigQuery and through a transform.
     pub(crate) fn usual(rivals: &[String]) -> Vec<Self> {
-        let all = Self::all(rivals).into_iter().map(|kind| Self { kind, settings: Vec::new() });
+        let all = Self::all(rivals).into_iter().filter(|kind| *kind != Kind::Ours(Ours::AppendMasked));
+        let all = all.map(|kind| Self { kind, settings: Vec::new() });
         all.filter(|contender| contender.goal() != Goal::BigQuery).collect()
     }
 
@@ -298,7 +311,9 @@ impl Contender {
             Kind::Kcat | Kind::Ours(Ours::Stdout) => Goal::Output,
             Kind::Copy(table) => Goal::Table(*table),
             Kind::Ours(Ours::Upsert) => Goal::Table(Table::Keyed),
-            Kind::Ours(Ours::Append | Ours::AppendAtLeastOnce) | Kind::Rival(_) => Goal::Table(Table::Plain),
+            Kind::Ours(Ours::Append | Ours::AppendAtLeastOnce | Ours::AppendMasked) | Kind::Rival(_) => {
+                Goal::Table(Table::Plain)
+            }
             Kind::Ours(Ours::BigQuery(_)) | Kind::OldWay => Goal::BigQuery,
         }
     }

@@ -19,7 +19,7 @@ mod records;
 mod report;
 mod table;
 
-use contender::{Contender, INTO_BIGQUERY, Ours, Place, rivals_in};
+use contender::{Contender, INTO_BIGQUERY, Ours, Place, THROUGH_WASM, rivals_in};
 use measure::Servers;
 use processes::Family;
 use report::Rounds;
@@ -38,8 +38,8 @@ struct Arguments {
     /// How often every contender is measured; they take turns
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
-    /// Contenders in their order, as NAME[@SETTING=VALUE…], with commas; `bigquery` stands for all into BigQuery
-    /// [default: all others]
+    /// Contenders in their order, as NAME[@SETTING=VALUE…], with commas; `bigquery` stands for all into BigQuery, `wasm`
+    /// for a pipeline without and with a transform [default: all others]
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
     /// A folder with contenders/NAME.sh for other tools
@@ -93,7 +93,11 @@ fn contenders(arguments: &Arguments) -> Result<Vec<Contender>, String> {
         return Ok(Contender::usual(&rivals));
     }
     let mut contenders = Vec::new();
-    let one = |label| if label == "bigquery" { INTO_BIGQUERY.to_vec() } else { vec![label] };
+    let one = |label| match label {
+        "bigquery" => INTO_BIGQUERY.to_vec(),
+        "wasm" => THROUGH_WASM.to_vec(),
+        label => vec![label],
+    };
     for label in arguments.only.iter().flat_map(|label| one(label)) {
         let contender = Contender::parse(label, &rivals)?;
         if contenders.contains(&contender) {

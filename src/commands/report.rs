@@ -48,6 +48,7 @@ pub(super) fn summary(report: &PipelineReport) -> PipelineSummary {
             .iter()
             .map(|count| TableRow { table: count.table.to_string(), rows: count.rows })
             .collect(),
+        counters: report.books.counters.clone(),
     }
 }
 
@@ -96,6 +97,7 @@ mod tests {
             ],
             requests: [("a".to_owned(), 2), ("c".to_owned(), 1)].into(),
             ignored_fields: [("b".to_owned(), 7)].into(),
+            ..BooksSnapshot::default()
         };
         let rows = topic_rows(&books, Duration::from_secs(2));
         let seen: Vec<_> = rows

@@ -232,8 +232,9 @@ impl Supervised {
     }
 
     async fn count_rows(&self, books: &BooksSnapshot) -> Vec<TableCount> {
-        let tables: BTreeSet<Arc<str>> =
-            books.by_topic().keys().map(|topic| self.pipeline.sink.table(topic)).collect();
+        let by_topic = books.by_topic();
+        let topics = by_topic.keys().copied().chain(self.pipeline.routes.iter().map(String::as_str));
+        let tables: BTreeSet<Arc<str>> = topics.map(|topic| self.pipeline.sink.table(topic)).collect();
         let tables: Vec<Arc<str>> = tables.into_iter().collect();
         match tokio::time::timeout(COUNTING, self.pipeline.sink.count_rows(&tables)).await {
             Ok(Ok(counts)) => counts,

@@ -87,6 +87,9 @@ pub struct BooksSnapshot {
     pub requests: BTreeMap<String, u64>,
     /// Fields of valid records that no column took, per topic.
     pub ignored_fields: BTreeMap<String, u64>,
+    /// What transforms have counted, by transform and counter. Records that a transform was shown twice it has counted
+    /// twice.
+    pub counters: BTreeMap<String, BTreeMap<String, u64>>,
 }
 
 impl BooksSnapshot {
@@ -107,6 +110,12 @@ impl BooksSnapshot {
         }
         for (topic, fields) in &later.ignored_fields {
             *self.ignored_fields.entry(topic.clone()).or_default() += fields;
+        }
+        for (transform, counters) in &later.counters {
+            let known = self.counters.entry(transform.clone()).or_default();
+            for (counter, more) in counters {
+                count(known, counter, *more);
+            }
         }
     }
 
@@ -145,6 +154,7 @@ struct Inner {
     partitions: BTreeMap<Slot, PartitionBooks>,
     requests: BTreeMap<String, u64>,
     ignored_fields: BTreeMap<String, u64>,
+    counters: BTreeMap<String, BTreeMap<String, u64>>,
 }
 
 impl Books {
@@ -196,6 +206,15 @@ impl Books {
         count(&mut self.lock().ignored_fields, topic, fields);
     }
 
+    /// A counter of a transform has grown.
+    pub(crate) fn counted(&self, transform: &str, counter: &str, more: u64) {
+        let counters = &mut self.lock().counters;
+        match counters.get_mut(transform) {
+            Some(known) => count(known, counter, more),
+            None => count(counters.entry(transform.to_owned()).or_default(), counter, more),
+        }
+    }
+
     pub(crate) fn committed(&self, slot: Slot, position: i64) {
         if let Some(books) = self.lock().partitions.get_mut(&slot) {
             books.committed = Some(position);
@@ -214,6 +233,7 @@ impl Books {
             partitions: inner.partitions.values().cloned().collect(),
             requests: inner.requests.clone(),
             ignored_fields: inner.ignored_fields.clone(),
+            counters: inner.counters.clone(),
         }
     }
 
@@ -226,7 +246,8 @@ impl Books {
 fn count(counts: &mut BTreeMap<String, u64>, topic: &str, more: u64) {
     match counts.get_mut(topic) {
         _ if more == 0 => {}
-        Some(count) => *count += more,
+        // A guest may count anything.
+        Some(count) => *count = count.saturating_add(more),
         None => {
             counts.insert(topic.to_owned(), more);
         }
@@ -253,5 +274,17 @@ mod tests {
         let total = books.snapshot().total();
         assert_eq!((total.in_flight(), total.given_back), (0, 14));
         assert_eq!(books.snapshot().lag(), None);
+    }
+
+    #[test]
+    fn what_transforms_count_goes_on_over_a_restart() {
+        let (first, second) = (Books::default(), Books::default());
+        first.counted("mask", "masked", 3);
+        second.counted("mask", "masked", u64::MAX);
+        second.counted("route", "refunds", 1);
+        let mut all = first.snapshot();
+        all.add(&second.snapshot());
+        assert_eq!(all.counters["mask"]["masked"], u64::MAX);
+        assert_eq!(all.counters["route"]["refunds"], 1);
     }
 }

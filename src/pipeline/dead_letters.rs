@@ -16,17 +16,20 @@ use txconnect_kafka::{
     Admin, Connection, DeliveryError, KafkaError, OutgoingRecord, Producer, ProducerSettings,
 };
 
-use super::open::Stage;
 use super::records::RecordView;
 use super::shared::{Failure, Shared};
 use crate::config::Pipeline;
 use crate::config::model::DeadLetters;
+use crate::stages::Stage;
 
 /// How long one letter may take before it is tried again.
 const DEADLINE: Duration = Duration::from_secs(30);
 
 /// Room for the headers that a letter gets beside what the record had.
 const HEADER_ROOM: u64 = 64 << 10;
+
+/// The longest trace that a letter gets, in bytes.
+const LONGEST_TRACE: usize = 8 << 10;
 
 /// The largest record that any broker setting in use lets through; the topic's own limit decides.
 const LARGEST_REQUEST: u32 = 64 << 20;
@@ -101,8 +104,13 @@ impl DeadLetterQueue {
         ];
         let mut headers = letter.view.headers(&arena).to_vec();
         headers.extend(added.iter().map(|(name, value)| Header { name, value: Some(value.as_bytes()) }));
+        let without_trace = headers.len();
+        headers.extend(letter.why.trace.as_deref().map(|trace| Header {
+            name: "__connect.errors.exception.stacktrace",
+            value: Some(beginning_of(trace, LONGEST_TRACE).as_bytes()),
+        }));
         let same_number = usize::try_from(partition.partition).is_ok_and(|number| number < partitions);
-        let record = OutgoingRecord {
+        let mut record = OutgoingRecord {
             topic: &topic,
             partition: same_number.then_some(partition.partition),
             key: letter.view.key(),
@@ -110,7 +118,12 @@ impl DeadLetterQueue {
             headers: &headers,
             timestamp: letter.view.timestamp(),
         };
-        match producer.deliver(&record, DEADLINE).await {
+        let mut delivered = producer.deliver(&record, DEADLINE).await;
+        if matches!(delivered, Err(DeliveryError::TooLarge { .. })) && headers.len() > without_trace {
+            record.headers = &headers[..without_trace];
+            delivered = producer.deliver(&record, DEADLINE).await;
+        }
+        match delivered {
             Ok(_) => {
                 let place =
                     Shared::place(letter.stage, &partition.topic, partition.partition, letter.view.offset());
@@ -179,6 +192,11 @@ impl DeadLetterQueue {
     }
 }
 
+/// The beginning of a text, of at most so many bytes.
+fn beginning_of(text: &str, bytes: usize) -> &str {
+    &text[..text.floor_char_boundary(bytes)]
+}
+
 fn refused(topic: &str, error: &KafkaError) -> LetterError {
     match error {
         KafkaError::Unreachable { .. } | KafkaError::Timeout { .. } | KafkaError::Other { .. } => {
@@ -190,5 +208,17 @@ fn refused(topic: &str, error: &KafkaError) -> LetterError {
                 "make the topic {topic} yourself, or give the user the rights to make and write it"
             )),
         )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_trace_is_cut_between_two_characters() {
+        assert_eq!(beginning_of("short", LONGEST_TRACE), "short");
+        assert_eq!(beginning_of("aéé", 4), "aé");
+        assert_eq!(beginning_of(&"é".repeat(LONGEST_TRACE), LONGEST_TRACE).len(), LONGEST_TRACE);
     }
 }

@@ -1,55 +1,76 @@
 //! What a lane hands over to its writer.
 
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use txconnect_connector_api::Batch;
 
 use super::books::Tally;
 use super::memory::{Charge, Memory};
-use super::open::DeadLetter;
+use super::open::{Closed, DeadLetter};
 use super::records::{RecordView, Records};
-use super::topic::Topic;
+use super::topic::Destination;
 use crate::delivery::{Slot, Span};
 
 /// What a lane hands over: batches, bad records, and the spans of offsets that they cover completely.
 pub(super) struct Flush {
-    pub(super) topics: Vec<Arc<Topic>>,
-    /// As many as `topics`, in the same order.
+    pub(super) destinations: Vec<Arc<Destination>>,
+    /// As many as `destinations`, in the same order.
     pub(super) batches: Vec<Batch>,
+    /// As many again: whether the rows of a batch are stored, so that none can be cut out any more. Only where rows are
+    /// committed in two phases.
+    pub(super) stored: Vec<bool>,
     pub(super) spans: Vec<(Span, Tally)>,
     pub(super) dead_letters: Vec<DeadLetter>,
     sources: Vec<Arc<Records>>,
+    /// How many rows a record has become, where there are several.
+    several: HashMap<u32, u32>,
     /// The batches; the sources carry charges of their own.
     _charge: Charge,
 }
 
 impl Flush {
-    pub(super) fn new(
-        batches: Vec<(Arc<Topic>, Batch)>,
-        spans: Vec<(Span, Tally)>,
-        dead_letters: Vec<DeadLetter>,
-        sources: Vec<Arc<Records>>,
-        memory: &Arc<Memory>,
-    ) -> Self {
+    /// What was closed, with the batches that are not empty.
+    pub(super) fn new(batches: Vec<(Arc<Destination>, Batch)>, closed: Closed, memory: &Arc<Memory>) -> Self {
+        let Closed { spans, dead_letters, sources, several, .. } = closed;
         let bytes = batches
             .iter()
             .map(|(_, batch)| batch.bytes.capacity() + batch.sealed.as_ref().map_or(0, Vec::capacity))
             .sum();
-        let (topics, batches) = batches.into_iter().unzip();
-        Self { topics, batches, spans, dead_letters, sources, _charge: memory.charge(bytes) }
+        let stored = vec![false; batches.len()];
+        let (destinations, batches) = batches.into_iter().unzip();
+        let several = several.into_iter().map(|several| (several.record, several.rows)).collect();
+        Self {
+            destinations,
+            batches,
+            stored,
+            spans,
+            dead_letters,
+            sources,
+            several,
+            _charge: memory.charge(bytes),
+        }
     }
 
-    /// Counts all rows as written; a row that is cut out later is subtracted.
-    pub(super) fn count_rows(&mut self) {
-        for batch in &self.batches {
-            for row in &batch.rows {
-                let slot = Slot(row.source.slot);
-                if let Some((_, tally)) = self.spans.iter_mut().find(|(span, _)| span.slot == slot) {
-                    tally.written += 1;
-                    tally.rows += 1;
+    /// How many rows a record has become.
+    pub(super) fn rows_of(&self, record: u32) -> u64 {
+        self.several.get(&record).map_or(1, |rows| u64::from(*rows))
+    }
+
+    /// Cuts out what is left of the rows of records, unless they are stored. Answers how many each has lost, in the
+    /// order of `records`.
+    pub(super) fn cut_records(&mut self, records: &[u32]) -> Vec<u64> {
+        let mut cut: BTreeMap<u32, u64> = records.iter().map(|record| (*record, 0)).collect();
+        for (batch, _) in self.batches.iter_mut().zip(&self.stored).filter(|(_, stored)| !**stored) {
+            batch.retain_rows(|_, row| match cut.get_mut(&row.source.record) {
+                Some(count) => {
+                    *count += 1;
+                    false
                 }
-            }
+                None => true,
+            });
         }
+        records.iter().map(|record| cut[record]).collect()
     }
 
     /// The spans alone.
@@ -69,10 +90,15 @@ impl Flush {
     /// Leaves of a partition only what lies before `offset`; its tally then counts nothing but these rows.
     pub(super) fn end_at(&mut self, slot: Slot, offset: i64) {
         let mut rows = 0;
+        let mut records = HashSet::new();
         for batch in &mut self.batches {
             batch.retain_rows(|_, row| Slot(row.source.slot) != slot || row.source.offset < offset);
-            rows += batch.rows.iter().filter(|row| Slot(row.source.slot) == slot).count() as u64;
+            for row in batch.rows.iter().filter(|row| Slot(row.source.slot) == slot) {
+                rows += 1;
+                records.insert(row.source.offset);
+            }
         }
+        let written = records.len() as u64;
         let Self { dead_letters, sources, spans, .. } = self;
         dead_letters.retain(|letter| {
             let record = sources.iter().find_map(|records| records.find(letter.record));
@@ -80,7 +106,7 @@ impl Flush {
         });
         for (span, tally) in spans.iter_mut().filter(|(span, _)| span.slot == slot) {
             span.next = span.next.min(offset);
-            *tally = Tally { written: rows, rows, ..Tally::default() };
+            *tally = Tally { written, rows, ..Tally::default() };
         }
         spans.retain(|(span, _)| span.next > span.first);
     }
@@ -97,23 +123,14 @@ impl Flush {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::OnError;
-    use crate::config::Reaction;
     use crate::delivery::Assignment;
-    use crate::pipeline::open::Stage;
-    use crate::stages::decode::Format;
+    use crate::pipeline::open::Several;
+    use crate::stages::Stage;
     use txconnect_connector_api::batch::Row;
     use txconnect_connector_api::{BadRecord, RowSource};
 
-    fn topic() -> Arc<Topic> {
-        let reaction = Reaction::DeadLetter;
-        Arc::new(Topic {
-            name: "t".into(),
-            table: "d.t".into(),
-            format: Format::Json,
-            schema: None,
-            on_error: OnError { decode: reaction, validate: reaction, transform: reaction, sink: reaction },
-        })
+    fn destination() -> Arc<Destination> {
+        Destination::named("t", "d.t")
     }
 
     #[test]
@@ -135,9 +152,12 @@ mod tests {
             why: BadRecord::new("decode.json", "", "broken"),
         };
         let memory = Memory::with_limit(1 << 20);
-        let batches = vec![(topic(), batch)];
-        let mut flush =
-            Flush::new(batches, vec![span(0), span(1)], vec![letter(0), letter(1)], Vec::new(), &memory);
+        let closed = Closed {
+            spans: vec![span(0), span(1)],
+            dead_letters: vec![letter(0), letter(1)],
+            ..Closed::default()
+        };
+        let mut flush = Flush::new(vec![(destination(), batch)], closed, &memory);
         flush.drop_partitions(&[Slot(0)]);
         assert_eq!(flush.batches[0].bytes, b"bb");
         assert_eq!(flush.spans.iter().map(|(span, _)| span.slot).collect::<Vec<_>>(), [Slot(1)]);
@@ -147,7 +167,7 @@ mod tests {
     #[test]
     fn a_partition_that_ends_early_keeps_what_lies_before() {
         let mut batch = Batch::new("d.t".into());
-        for (slot, offset) in [(0, 5), (1, 5), (0, 6), (0, 7)] {
+        for (slot, offset) in [(0, 5), (1, 5), (0, 6), (0, 6), (0, 7)] {
             batch.bytes.push(b'a');
             let source = RowSource { slot, offset, record: 0 };
             batch.rows.push(Row { end: batch.bytes.len(), source });
@@ -157,14 +177,37 @@ mod tests {
             (span, Tally { read: 3, written: 3, rows: 3, ..Tally::default() })
         };
         let memory = Memory::with_limit(1 << 20);
-        let batches = vec![(topic(), batch)];
-        let mut flush = Flush::new(batches, vec![span(0), span(1)], Vec::new(), Vec::new(), &memory);
+        let closed = Closed { spans: vec![span(0), span(1)], ..Closed::default() };
+        let mut flush = Flush::new(vec![(destination(), batch)], closed, &memory);
         flush.end_at(Slot(0), 7);
-        assert_eq!(flush.batches[0].rows.len(), 3);
-        assert_eq!((flush.spans[0].0.next, flush.spans[0].1.written), (7, 2));
+        assert_eq!(flush.batches[0].rows.len(), 4);
+        let (cut, tally) = flush.spans[0];
+        assert_eq!((cut.next, tally.written, tally.rows), (7, 2, 3));
         assert_eq!(flush.spans[1], span(1));
         flush.end_at(Slot(0), 5);
         assert_eq!(flush.covered(), [span(1).0]);
         assert_eq!(flush.batches[0].rows.len(), 1);
+    }
+
+    #[test]
+    fn a_record_is_cut_out_of_all_batches_but_those_that_are_stored() {
+        let batch = |records: &[u32]| {
+            let mut batch = Batch::new("d.t".into());
+            for record in records {
+                batch.bytes.push(b'a');
+                let source = RowSource { slot: 0, offset: 0, record: *record };
+                batch.rows.push(Row { end: batch.bytes.len(), source });
+            }
+            (destination(), batch)
+        };
+        let several = vec![Several { record: 7, rows: 4 }];
+        let memory = Memory::with_limit(1 << 20);
+        let batches = vec![batch(&[7, 7, 8]), batch(&[7]), batch(&[9, 7])];
+        let mut flush = Flush::new(batches, Closed { several, ..Closed::default() }, &memory);
+        flush.stored[1] = true;
+        assert_eq!((flush.rows_of(7), flush.rows_of(8)), (4, 1));
+        assert_eq!(flush.cut_records(&[8, 7]), [1, 3]);
+        assert_eq!(flush.batches.iter().map(|batch| batch.rows.len()).collect::<Vec<_>>(), [0, 1, 1]);
+        assert_eq!(flush.cut_records(&[7]), [0]);
     }
 }

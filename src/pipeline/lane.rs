@@ -2,9 +2,19 @@
 //!
 //! ```text
 //! take from librdkafka → copy once → decode → validate → encode into the open batch → hand over flushes
+//!                                            └ transform → decode → validate ┘
 //! ```
 //! A lane stops taking while `memory` is used up or as many flushes are in flight as the sink wants: that is the
-//! back-pressure. It never waits in the middle of anything, so commands of the source thread are always answered.
+//! back-pressure. It never waits in the middle of anything, so commands of the source thread are always answered; with
+//! transforms one guest is called in a turn.
+//!
+//! | module | what it does |
+//! |---|---|
+//! | `rows` | turns one record into rows of open batches |
+//! | `transforming` | brings records through the transforms |
+
+mod rows;
+mod transforming;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -14,21 +24,24 @@ use std::time::{Duration, Instant};
 
 use bumpalo::Bump;
 use tokio::sync::mpsc::Sender;
-use txconnect_connector_api::Value;
-use txconnect_connector_api::{BadRecord, Encoded, Encoder, Record, RowSource, Sink, SinkError, SinkLimits};
+use txconnect_connector_api::{Encoder, Sink, SinkError, SinkLimits};
 use txconnect_kafka::{LaneQueue, MessageBatch, MessageErrorKind};
 
 use super::flush::Flush;
 use super::memory::Charge;
-use super::open::{Closed, DeadLetter, Open, Stage, Taken, TopicIndex};
-use super::records::{Origin, RecordView, Records};
+use super::open::{DestinationIndex, Open};
+use super::records::{Origin, Records};
+use super::reports::TransformReports;
 use super::shared::{Failure, Shared};
-use super::topic::Topic;
+use super::topic::{Destination, Topic};
 use super::wake::Wake;
+use rows::Scratch;
+use transforming::Transforming;
 
-use crate::config::Reaction;
+use crate::config::{OnError, Pipeline};
 use crate::delivery::{Assignment, Slot};
-use crate::stages::decode::decode;
+use crate::stages::transform::Chain;
+use crate::stages::transform::guest::WasmGuest;
 
 /// Messages taken from librdkafka at once. 200 to 500 are enough: more makes no record cheaper.
 const TAKE: usize = 500;
@@ -82,6 +95,7 @@ pub(super) struct BatchRules {
 /// Everything a lane needs from outside.
 pub(super) struct LaneSetup {
     pub(super) shared: Arc<Shared>,
+    pub(super) pipeline: Arc<Pipeline>,
     pub(super) sink: Arc<dyn Sink>,
     pub(super) limits: SinkLimits,
     pub(super) rules: BatchRules,
@@ -99,6 +113,7 @@ pub(super) struct Lane {
     sink: Arc<dyn Sink>,
     limits: SinkLimits,
     rules: BatchRules,
+    on_error: OnError,
     queue: LaneQueue,
     wake: Arc<Wake>,
     commands: Receiver<Command>,
@@ -108,7 +123,11 @@ pub(super) struct Lane {
     taken: MessageBatch,
     arena: Bump,
     topics: Vec<LaneTopic>,
+    destinations: Vec<LaneDestination>,
     partitions: Vec<Origin>,
+    /// What records pass through; `None` where they become rows as they are.
+    chain: Option<Chain<WasmGuest>>,
+    scratch: Scratch,
     open: Open,
     open_charge: Charge,
     ready: VecDeque<Flush>,
@@ -124,21 +143,53 @@ pub(super) struct Lane {
 
 struct LaneTopic {
     topic: Arc<Topic>,
+    /// Where the rows of records go that keep their topic.
+    destination: DestinationIndex,
+    /// Where transforms may send rows beside.
+    routes: Vec<DestinationIndex>,
+}
+
+struct LaneDestination {
+    destination: Arc<Destination>,
     encoder: Box<dyn Encoder>,
     /// Fields that no column took, as far as they are in the books.
     ignored_fields: u64,
 }
 
 /// Records being turned into rows.
-struct Current {
-    records: Arc<Records>,
-    next: usize,
+enum Current {
+    /// As they are, one after the other.
+    Direct { records: Arc<Records>, next: usize },
+    /// Through transforms.
+    Transforming(Transforming),
 }
 
 impl Lane {
+    /// A lane, with instances of all transforms. One that does not start fails the pipeline.
     pub(super) fn new(setup: LaneSetup) -> Self {
         let open_charge = setup.shared.memory.charge(0);
+        let Pipeline { transforms, output, on_error, .. } = &*setup.pipeline;
+        let reports = |name: &str| Arc::new(TransformReports::new(&setup.shared, name)) as Arc<_>;
+        let mut halted = false;
+        let chain = if transforms.is_empty() && output.is_none() {
+            None
+        } else {
+            match Chain::start(transforms, reports) {
+                Ok(chain) => Some(chain),
+                Err(error) => {
+                    let hint =
+                        "mend the transform or its `config`; `txconnect transform test` tries it alone";
+                    setup.shared.fail(Failure::fatal(error.to_string(), Some(hint.to_owned())));
+                    halted = true;
+                    None
+                }
+            }
+        };
         Self {
+            on_error: *on_error,
+            chain,
+            scratch: Scratch::default(),
+            destinations: Vec::new(),
             limits: setup.limits,
             shared: setup.shared,
             sink: setup.sink,
@@ -160,7 +211,7 @@ impl Lane {
             next_number: 0,
             answers: Vec::new(),
             hasten: Vec::new(),
-            halted: false,
+            halted,
         }
     }
 
@@ -236,15 +287,9 @@ impl Lane {
     fn obey(&mut self, command: Command) {
         match command {
             Command::Assign { slot, assignment, position, partition, topic, done } => {
-                let index = match self.topics.iter().position(|known| Arc::ptr_eq(&known.topic, &topic)) {
-                    Some(index) => index,
-                    None => match self.sink.encoder(&topic.name, topic.columns()) {
-                        Ok(encoder) => {
-                            self.topics.push(LaneTopic { topic, encoder, ignored_fields: 0 });
-                            self.topics.len() - 1
-                        }
-                        Err(error) => return self.fail(sink_failure(&topic.name, &error)),
-                    },
+                let index = match self.topic_index(topic) {
+                    Ok(index) => index,
+                    Err(failure) => return self.fail(failure),
                 };
                 self.partitions.retain(|known| known.slot != slot);
                 self.partitions.push(Origin { slot, assignment, topic: index, partition });
@@ -266,6 +311,32 @@ impl Lane {
             Command::HandOver { slots, done } => self.hasten.push((slots, done)),
             Command::End => {}
         }
+    }
+
+    /// The place of a topic in this lane; a new one comes with the encoders of its destinations.
+    fn topic_index(&mut self, topic: Arc<Topic>) -> Result<usize, Failure> {
+        if let Some(index) = self.topics.iter().position(|known| Arc::ptr_eq(&known.topic, &topic)) {
+            return Ok(index);
+        }
+        let destination = self.destination_index(&topic.destination)?;
+        let routes =
+            topic.routes.iter().map(|route| self.destination_index(route)).collect::<Result<_, _>>()?;
+        self.topics.push(LaneTopic { topic, destination, routes });
+        Ok(self.topics.len() - 1)
+    }
+
+    fn destination_index(&mut self, destination: &Arc<Destination>) -> Result<DestinationIndex, Failure> {
+        let known = |known: &LaneDestination| Arc::ptr_eq(&known.destination, destination);
+        if let Some(index) = self.destinations.iter().position(known) {
+            return Ok(index);
+        }
+        let encoder = self
+            .sink
+            .encoder(&destination.topic, destination.columns())
+            .map_err(|error| sink_failure(&destination.topic, &error))?;
+        let destination = Arc::clone(destination);
+        self.destinations.push(LaneDestination { destination, encoder, ignored_fields: 0 });
+        Ok(self.destinations.len() - 1)
     }
 
     fn forget(&mut self, slots: &[Slot]) {
@@ -321,7 +392,11 @@ impl Lane {
             self.next_number = self.next_number.wrapping_add(taken);
             let charge = self.shared.memory.charge(records.size());
             records.charge_to(charge);
-            self.current = Some(Current { records: Arc::new(records), next: 0 });
+            let records = Arc::new(records);
+            self.current = Some(match self.chain {
+                None => Current::Direct { records, next: 0 },
+                Some(_) => Current::Transforming(self.begin_transforming(records)),
+            });
         }
         true
     }
@@ -333,163 +408,61 @@ impl Lane {
             .copied()
     }
 
-    /// Turns current records into rows until they are through or a flush is ready.
+    /// Turns current records into rows until they are through, a flush is ready, or a guest was called.
     fn process(&mut self) {
-        let Some(Current { records, next }) = self.current.take() else { return };
-        let now = Instant::now();
-        for index in next..records.len() {
-            if !self.ready.is_empty() || self.halted {
-                self.current = Some(Current { records, next: index });
-                return;
+        match self.current.take() {
+            None => {}
+            Some(Current::Transforming(transforming)) => {
+                self.current = self.go_on_transforming(transforming).map(Current::Transforming);
             }
-            self.record(&records, index, now);
+            Some(Current::Direct { records, next }) => {
+                let now = Instant::now();
+                for index in next..records.len() {
+                    if self.must_rest() {
+                        self.current = Some(Current::Direct { records, next: index });
+                        return;
+                    }
+                    self.record(&records, index, now);
+                }
+            }
         }
         self.open_charge.set(self.open.size());
     }
 
-    fn record(&mut self, records: &Arc<Records>, index: usize, now: Instant) {
-        let view = records.get(index);
-        let Origin { slot, assignment, topic, .. } = view.origin();
-        // Partitions may leave, and even come back, between taking and here; offsets below the expected one were seen
-        // before.
-        if self.open.expected(slot, assignment).is_none_or(|expected| view.offset() < expected) {
-            return;
-        }
-        let mix = self.limits.batches_mix_partitions;
-        let batch = self.open.batch_for(topic, slot, mix, &self.topics[topic].topic.table);
-        let start = self.open.rows_end(batch);
-        if self.arena.allocated_bytes() > ARENA_KEPT {
-            self.arena = Bump::new();
-        } else {
-            self.arena.reset();
-        }
-        let outcome = stages(&mut self.topics[topic], view, &self.arena, self.open.bytes(batch));
-        let number = records.number(index);
-        let taken = match outcome {
-            Ok(Encoded::Row) => {
-                let source = RowSource { slot: slot.0, offset: view.offset(), record: number };
-                let batch = self.make_room(batch, start, topic, slot);
-                Taken::Row { batch, source }
-            }
-            Ok(Encoded::Filtered) => {
-                self.open.bytes(batch).truncate(start);
-                Taken::Filtered
-            }
-            Err((stage, why)) => {
-                self.open.bytes(batch).truncate(start);
-                match self.topics[topic].topic.reaction(stage) {
-                    Reaction::DeadLetter => {
-                        Taken::DeadLetter(DeadLetter { record: number, slot, stage, why })
-                    }
-                    Reaction::Skip => {
-                        let place = self.place(view, stage);
-                        tracing::warn!(pipeline = %self.shared.name, "{place}: record skipped: {why}");
-                        Taken::Skipped
-                    }
-                    Reaction::Stop => return self.stop_before(view, stage, &why),
-                }
-            }
-        };
-        let is_row = matches!(taken, Taken::Row { .. });
-        let batch = if let Taken::Row { batch, .. } = &taken { *batch } else { batch };
-        self.open.take(slot, view.offset(), now, records, taken);
-        let full = if is_row {
-            self.open.rows(batch) >= self.rules.rows || self.open.rows_end(batch) >= self.rules.bytes
-        } else {
-            self.open.waiting_without_row(slot) >= self.rules.rows as u64
-        };
-        if full {
-            self.close(&[slot]);
-        }
-    }
-
-    /// Closes the batch without the row just encoded, where that row makes it larger than a batch may be. The row
-    /// opens the next batch then; answers which batch it is in.
-    fn make_room(&mut self, batch: usize, start: usize, topic: TopicIndex, slot: Slot) -> usize {
-        let envelope = self.topics[topic].encoder.envelope_bytes();
-        let limit = self.rules.bytes.min(self.limits.request_bytes).saturating_sub(envelope);
-        if start == 0 || self.open.bytes(batch).len() <= limit {
-            return batch;
-        }
-        let row = self.open.bytes(batch).split_off(start);
-        let slots = self.open.slots_of(batch);
-        self.close(&slots);
-        let mix = self.limits.batches_mix_partitions;
-        let batch = self.open.batch_for(topic, slot, mix, &self.topics[topic].topic.table);
-        *self.open.bytes(batch) = row;
-        batch
+    /// Whether no further record may become rows now.
+    fn must_rest(&self) -> bool {
+        !self.ready.is_empty() || self.halted
     }
 
     /// Closes everything that goes together with `slots` and lays it ready for the writer.
     fn close(&mut self, slots: &[Slot]) {
-        let Some(closed) = self.open.close(slots) else { return };
-        let Closed { batches, spans, dead_letters, sources } = closed;
-        for (span, tally) in &spans {
+        let Some(mut closed) = self.open.close(slots) else { return };
+        for (span, tally) in &closed.spans {
             self.shared.handed_over(*span, *tally);
         }
-        let batches = batches
+        let batches = std::mem::take(&mut closed.batches)
             .into_iter()
             .filter(|(_, batch)| !batch.is_empty())
-            .map(|(topic, mut batch)| {
-                let LaneTopic { topic, encoder, ignored_fields } = &mut self.topics[topic];
+            .map(|(destination, mut batch)| {
+                let LaneDestination { destination, encoder, ignored_fields } =
+                    &mut self.destinations[destination];
                 encoder.seal(&mut batch);
                 let ignored = encoder.ignored_fields();
                 self.shared
                     .books
-                    .ignored_fields(&topic.name, ignored - std::mem::replace(ignored_fields, ignored));
-                (Arc::clone(topic), batch)
+                    .ignored_fields(&destination.topic, ignored - std::mem::replace(ignored_fields, ignored));
+                (Arc::clone(destination), batch)
             })
             .collect();
-        let flush = Flush::new(batches, spans, dead_letters, sources, &self.shared.memory);
+        let flush = Flush::new(batches, closed, &self.shared.memory);
         self.ready.push_back(flush);
         self.open_charge.set(self.open.size());
-    }
-
-    fn stop_before(&mut self, view: RecordView<'_>, stage: Stage, why: &BadRecord) {
-        let place = self.place(view, stage);
-        // Everything before the bad record is still written and committed.
-        let slots = self.open.slots();
-        self.close(&slots);
-        self.halted = true;
-        self.shared.fail(Failure::stopped(
-            format!("{place}: bad record: {why}"),
-            "mend the producer, or set `on_error: dead_letter` (with `dead_letters:`) or `on_error: skip`",
-        ));
-    }
-
-    fn place(&self, view: RecordView<'_>, stage: Stage) -> String {
-        let Origin { topic, partition, .. } = view.origin();
-        Shared::place(stage, &self.topics[topic].topic.name, partition, view.offset())
     }
 
     fn fail(&mut self, failure: Failure) {
         self.halted = true;
         self.shared.fail(failure);
     }
-}
-
-/// Runs one record through decode, validate and encode.
-fn stages(
-    topic: &mut LaneTopic,
-    view: RecordView<'_>,
-    arena: &Bump,
-    out: &mut Vec<u8>,
-) -> Result<Encoded, (Stage, BadRecord)> {
-    let value = decode(topic.topic.format, view.value(), arena).map_err(|why| (Stage::Decode, why))?;
-    if let (Some(schema), Value::Json { document, .. }) = (&topic.topic.schema, &value) {
-        schema.validator.validate(document).map_err(|why| (Stage::Validate, why))?;
-    }
-    let record = Record {
-        topic: &topic.topic.name,
-        partition: view.origin().partition,
-        offset: view.offset(),
-        row: 0,
-        timestamp: view.timestamp(),
-        key: view.key(),
-        headers: view.headers(arena),
-        value,
-    };
-    topic.encoder.encode(&record, out).map_err(|why| (Stage::Encode, why))
 }
 
 /// A sink that cannot take a topic at all.

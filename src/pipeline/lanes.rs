@@ -101,6 +101,7 @@ impl Lanes {
         let batch = &self.pipeline.batch;
         let lane = LaneSetup {
             shared: Arc::clone(&self.shared),
+            pipeline: Arc::clone(&self.pipeline),
             sink: Arc::clone(&sink),
             limits,
             rules: BatchRules {
@@ -127,6 +128,7 @@ impl Lanes {
             shared: Arc::clone(&self.shared),
             sink,
             most: limits.in_flight,
+            on_error: self.pipeline.on_error,
             dead_letters: self.dead_letters.clone(),
             flushes: handed_over,
             in_flight: Arc::clone(&in_flight),

@@ -4,7 +4,8 @@
 //!  librdkafka ─▶ source thread: membership, rebalances, commits         source, ends
 //!      │ one forwarded queue per lane
 //!      ▼
-//!  lane thread: copy → decode → validate → encode → open batches       lanes, lane, records, open
+//!  lane thread: copy → decode → validate → transform → encode          lanes, lane, reports, records, open
+//!               → open batches
 //!      │ flushes, as many as the sink wants in flight
 //!      ▼
 //!  writer task: dead letters → write → retry → cut bad rows out         writer, positions, appends, backoff, dead_letters
@@ -30,6 +31,7 @@ mod open;
 mod positions;
 mod publisher;
 mod records;
+mod reports;
 mod shared;
 mod source;
 mod topic;

@@ -13,9 +13,10 @@ use txconnect_connector_api::{BadRecord, Batch, RowSource};
 use super::books::Tally;
 use super::records::Records;
 use crate::delivery::{Assignment, Slot, Span};
+use crate::stages::Stage;
 
-/// Index of a topic in its lane.
-pub(super) type TopicIndex = usize;
+/// Index of a destination in its lane.
+pub(super) type DestinationIndex = usize;
 
 /// Everything taken by one lane since the last flush.
 #[derive(Debug, Default)]
@@ -28,7 +29,7 @@ pub(super) struct Open {
 /// An open batch.
 #[derive(Debug)]
 struct OpenBatch {
-    topic: TopicIndex,
+    destination: DestinationIndex,
     batch: Batch,
     slots: Vec<Slot>,
 }
@@ -44,6 +45,15 @@ struct OpenPartition {
     /// When the first record since the last flush came; `None` when there is none.
     since: Option<Instant>,
     sources: Vec<Arc<Records>>,
+    several: Vec<Several>,
+}
+
+/// A record that has become several rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Several {
+    /// The record's running number in its lane.
+    pub(super) record: u32,
+    pub(super) rows: u32,
 }
 
 /// A bad record on its way to the dead letter topic.
@@ -59,41 +69,23 @@ pub(crate) struct DeadLetter {
     pub why: BadRecord,
 }
 
-/// The stage that found a bad record.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Stage {
-    Decode,
-    Validate,
-    Encode,
-    Write,
-}
-
-impl Stage {
-    /// The stage's name in headers and messages.
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Stage::Decode => "decode",
-            Stage::Validate => "validate",
-            Stage::Encode => "encode",
-            Stage::Write => "write",
-        }
-    }
-}
-
 /// What is handed over to a writer.
 #[derive(Debug, Default)]
 pub(super) struct Closed {
-    pub(super) batches: Vec<(TopicIndex, Batch)>,
+    pub(super) batches: Vec<(DestinationIndex, Batch)>,
     pub(super) spans: Vec<(Span, Tally)>,
     pub(super) dead_letters: Vec<DeadLetter>,
     pub(super) sources: Vec<Arc<Records>>,
+    pub(super) several: Vec<Several>,
 }
 
 /// What became of a record in the lane.
 #[derive(Clone, Debug)]
 pub(super) enum Taken {
-    /// The bytes at the end of the open batch are its row.
-    Row { batch: usize, source: RowSource },
+    /// It has become one row, which is in its batch.
+    Row,
+    /// It has become several rows, which are in their batches.
+    Several(Several),
     /// It makes no row.
     Filtered,
     /// It is bad and left out.
@@ -117,6 +109,7 @@ impl Open {
             dead_letters: Vec::new(),
             since: None,
             sources: Vec::new(),
+            several: Vec::new(),
         });
     }
 
@@ -126,13 +119,20 @@ impl Open {
         (partition.assignment == assignment).then_some(partition.next)
     }
 
-    /// The open batch for rows of `topic`, of this partition only where batches must not mix them.
-    pub(super) fn batch_for(&mut self, topic: TopicIndex, slot: Slot, mix: bool, table: &Arc<str>) -> usize {
+    /// The open batch for rows of `destination`, of this partition only where batches must not mix them.
+    pub(super) fn batch_for(
+        &mut self,
+        destination: DestinationIndex,
+        slot: Slot,
+        mix: bool,
+        table: &Arc<str>,
+    ) -> usize {
         let found = self.batches.iter().position(|open| {
-            open.topic == topic && (mix || open.slots.is_empty() || open.slots.contains(&slot))
+            open.destination == destination && (mix || open.slots.is_empty() || open.slots.contains(&slot))
         });
         found.unwrap_or_else(|| {
-            self.batches.push(OpenBatch { topic, batch: Batch::new(Arc::clone(table)), slots: Vec::new() });
+            let batch = Batch::new(Arc::clone(table));
+            self.batches.push(OpenBatch { destination, batch, slots: Vec::new() });
             self.batches.len() - 1
         })
     }
@@ -152,6 +152,18 @@ impl Open {
         self.batches[batch].batch.rows.last().map_or(0, |row| row.end)
     }
 
+    /// Makes the bytes at the end of an open batch a row of it. The record is to be noted with [`Self::take`] before
+    /// anything is closed.
+    pub(super) fn push_row(&mut self, batch: usize, source: RowSource) {
+        let open = &mut self.batches[batch];
+        let end = open.batch.bytes.len();
+        open.batch.rows.push(Row { end, source });
+        let slot = Slot(source.slot);
+        if !open.slots.contains(&slot) {
+            open.slots.push(slot);
+        }
+    }
+
     /// Notes that the record at `offset` was taken.
     pub(super) fn take(&mut self, slot: Slot, offset: i64, now: Instant, from: &Arc<Records>, taken: Taken) {
         let Some(Some(partition)) = self.partitions.get_mut(slot.0 as usize) else { return };
@@ -162,13 +174,14 @@ impl Open {
             partition.sources.push(Arc::clone(from));
         }
         match taken {
-            Taken::Row { batch, source } => {
-                let open = &mut self.batches[batch];
-                let end = open.batch.bytes.len();
-                open.batch.rows.push(Row { end, source });
-                if !open.slots.contains(&slot) {
-                    open.slots.push(slot);
-                }
+            Taken::Row => {
+                partition.tally.written += 1;
+                partition.tally.rows += 1;
+            }
+            Taken::Several(several) => {
+                partition.tally.written += 1;
+                partition.tally.rows += u64::from(several.rows);
+                partition.several.push(several);
             }
             Taken::Filtered => partition.tally.filtered += 1,
             Taken::Skipped => partition.tally.skipped += 1,
@@ -228,7 +241,7 @@ impl Open {
                     together.push(*slot);
                 }
             }
-            closed.batches.push((open.topic, open.batch));
+            closed.batches.push((open.destination, open.batch));
         }
         together.sort_unstable();
         together.dedup();
@@ -244,6 +257,7 @@ impl Open {
                 std::mem::take(&mut partition.tally),
             ));
             closed.dead_letters.append(&mut partition.dead_letters);
+            closed.several.append(&mut partition.several);
             for source in partition.sources.drain(..) {
                 if !closed.sources.iter().any(|known| Arc::ptr_eq(known, &source)) {
                     closed.sources.push(source);
@@ -278,12 +292,22 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn row(open: &mut Open, topic: TopicIndex, slot: u32, offset: i64, mix: bool) {
-        let batch = open.batch_for(topic, Slot(slot), mix, &"t".into());
-        open.bytes(batch).push(b'x');
-        let source = RowSource { slot, offset, record: 0 };
+    fn row(open: &mut Open, destination: DestinationIndex, slot: u32, offset: i64, mix: bool) {
+        rows(open, &[destination], slot, offset, mix);
+    }
+
+    fn rows(open: &mut Open, destinations: &[DestinationIndex], slot: u32, offset: i64, mix: bool) {
+        for destination in destinations {
+            let batch = open.batch_for(*destination, Slot(slot), mix, &"t".into());
+            open.bytes(batch).push(b'x');
+            open.push_row(batch, RowSource { slot, offset, record: 0 });
+        }
         let records = Arc::new(Records::starting_at(0, 0, 0));
-        open.take(Slot(slot), offset, Instant::now(), &records, Taken::Row { batch, source });
+        let taken = match u32::try_from(destinations.len()).unwrap() {
+            1 => Taken::Row,
+            rows => Taken::Several(Several { record: 0, rows }),
+        };
+        open.take(Slot(slot), offset, Instant::now(), &records, taken);
     }
 
     fn spans(closed: &Closed) -> Vec<(u32, i64, i64)> {
@@ -347,13 +371,35 @@ mod tests {
         assert_eq!(closed.batches[0].1.rows.len(), 1);
     }
 
+    #[test]
+    fn rows_of_one_record_leave_together_and_count_as_one_record() {
+        for mix in [true, false] {
+            let mut open = Open::default();
+            for slot in 0..3 {
+                open.assigned(Slot(slot), Assignment(1), 0);
+            }
+            row(&mut open, 0, 0, 0, mix);
+            rows(&mut open, &[0, 1, 1], 1, 0, mix);
+            row(&mut open, 1, 2, 0, mix);
+            let closed = open.close(&[Slot(1)]).unwrap();
+            assert_eq!(closed.spans.len(), if mix { 3 } else { 1 });
+            let (_, tally) = closed.spans.iter().find(|(span, _)| span.slot == Slot(1)).unwrap();
+            assert_eq!((tally.read, tally.written, tally.rows), (1, 1, 3));
+            let kept = closed.batches.iter().flat_map(|(_, batch)| &batch.rows);
+            assert_eq!(kept.filter(|row| row.source.slot == 1).count(), 3);
+            assert_eq!(closed.several, [Several { record: 0, rows: 3 }]);
+        }
+    }
+
     proptest! {
         /// Whatever is closed in whatever order: spans of a partition follow one another without a gap, and every
         /// row lies inside a span of its own flush.
         #[test]
         fn spans_never_leave_a_gap_and_always_cover_their_rows(
             mix in any::<bool>(),
-            steps in prop::collection::vec((0_usize..3, 0_u32..4, 1_i64..4, any::<bool>()), 1..80),
+            steps in prop::collection::vec(
+                (prop::collection::vec(0_usize..3, 1..4), 0_u32..4, 1_i64..4, any::<bool>()), 1..80
+            ),
         ) {
             let mut open = Open::default();
             for slot in 0..4 {
@@ -361,10 +407,12 @@ mod tests {
             }
             let mut next = [0_i64; 4];
             let mut covered = [0_i64; 4];
-            let mut rows = 0;
+            let mut made = 0;
+            let mut counted = 0;
             let mut flushed = 0;
             let mut check = |closed: Closed, flushed: &mut usize| -> Result<(), TestCaseError> {
-                for (span, _) in &closed.spans {
+                for (span, tally) in &closed.spans {
+                    counted += tally.rows;
                     let slot = span.slot.0 as usize;
                     prop_assert_eq!(span.first, covered[slot]);
                     covered[slot] = span.next;
@@ -382,11 +430,11 @@ mod tests {
                 }
                 Ok(())
             };
-            for (topic, slot, gap, close) in steps {
+            for (destinations, slot, gap, close) in steps {
                 let offset = next[slot as usize] + gap - 1;
                 next[slot as usize] = offset + 1;
-                row(&mut open, topic, slot, offset, mix);
-                rows += 1;
+                rows(&mut open, &destinations, slot, offset, mix);
+                made += destinations.len();
                 if close && let Some(closed) = open.close(&[Slot(slot)]) {
                     check(closed, &mut flushed)?;
                 }
@@ -395,7 +443,8 @@ mod tests {
                 let Some(closed) = open.close(&[slot]) else { return Err(TestCaseError::fail("nothing closed")) };
                 check(closed, &mut flushed)?;
             }
-            prop_assert_eq!(rows, flushed);
+            prop_assert_eq!(made, flushed);
+            prop_assert_eq!(made as u64, counted);
             prop_assert_eq!(covered, next);
         }
     }

@@ -6,10 +6,13 @@ use std::ops::Range;
 use bumpalo::Bump;
 use txconnect_connector_api::Header;
 use txconnect_kafka::Message;
+use txconnect_transform_host::InputRecord;
 
 use super::memory::Charge;
-use super::open::TopicIndex;
 use crate::delivery::{Assignment, Slot};
+
+/// Index of a topic in its lane.
+pub(super) type TopicIndex = usize;
 
 /// Some records of one lane, in the order they were taken.
 #[derive(Debug)]
@@ -152,17 +155,36 @@ impl<'a> RecordView<'a> {
         self.entry.value.clone().map(|range| &self.records.bytes[range])
     }
 
+    /// The record as transforms and encoders see it. `topic` is the name of its topic.
+    pub(super) fn input(&self, topic: &'a str) -> InputRecord<'a> {
+        InputRecord {
+            topic,
+            partition: self.entry.origin.partition,
+            offset: self.entry.offset,
+            timestamp: self.entry.timestamp,
+            key: self.key(),
+            value: self.value(),
+        }
+    }
+
     /// The headers, put into `arena`.
     pub(super) fn headers<'b>(&self, arena: &'b Bump) -> &'b [Header<'b>]
     where
         'a: 'b,
     {
+        arena.alloc_slice_fill_iter(self.header_pairs().map(|(name, value)| Header { name, value }))
+    }
+
+    /// The headers' names and values.
+    pub(super) fn header_pairs(
+        &self,
+    ) -> impl ExactSizeIterator<Item = (&'a str, Option<&'a [u8]>)> + use<'a> {
         let entries: &'a [HeaderEntry] = &self.records.headers[self.entry.headers.clone()];
-        let bytes = &self.records.bytes;
-        arena.alloc_slice_fill_iter(entries.iter().map(|entry| Header {
+        let bytes: &'a [u8] = &self.records.bytes;
+        entries.iter().map(move |entry| {
             // The name came from a `str`, so the empty name never happens.
-            name: std::str::from_utf8(&bytes[entry.name.clone()]).unwrap_or_default(),
-            value: entry.value.clone().map(|range| &bytes[range]),
-        }))
+            let name = std::str::from_utf8(&bytes[entry.name.clone()]).unwrap_or_default();
+            (name, entry.value.clone().map(|range| &bytes[range]))
+        })
     }
 }

@@ -10,11 +10,11 @@ use txconnect_connector_api::{Epoch, Protocol, Published, StreamName};
 
 use super::books::{Books, Tally};
 use super::memory::Memory;
-use super::open::Stage;
 use crate::delivery::{
     Action, Answer, Assignment, AtLeastOnce, CommitOutcome, CommitToken, Delivery, Event, Placement, Plan,
     Rows, Settled, Slot, Span, Step, StreamsNote, Verdict,
 };
+use crate::stages::Stage;
 
 /// Why a pipeline ended before its time.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -39,7 +39,7 @@ use super::lane::LaneReport;
 use super::lanes::Lanes;
 use super::publisher::Publisher;
 use super::shared::{Failure, Shared};
-use super::topic::Topic;
+use super::topic::{Destinations, Topic};
 use crate::config::Pipeline;
 use crate::delivery::{Assignment, CommitToken, Slot};
 
@@ -67,6 +67,7 @@ pub(super) struct Source {
     slots: Vec<SlotState>,
     by_partition: HashMap<TopicPartition, Slot>,
     topics: BTreeMap<String, Arc<Topic>>,
+    destinations: Destinations,
     subscribed: Vec<String>,
     /// The positions that count, where the sink keeps them.
     offsets: Option<Arc<dyn OffsetStore>>,
@@ -150,6 +151,7 @@ impl Source {
             slots: Vec::new(),
             by_partition: HashMap::new(),
             topics: BTreeMap::new(),
+            destinations: Destinations::default(),
             subscribed: Vec::new(),
             offsets,
             streams,

@@ -11,19 +11,22 @@ use std::time::{Duration, Instant};
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use tokio::sync::mpsc::Receiver;
-use txconnect_connector_api::{Advance, Batch, RejectedRow, Sink, SinkError, WriteStreams, Writer};
+use txconnect_connector_api::{
+    Advance, BadRecord, Batch, RejectedRow, RowSource, Sink, SinkError, WriteStreams, Writer,
+};
 
 use super::appends::{self, AppendError};
 use super::backoff::Backoff;
 use super::dead_letters::{DeadLetterQueue, Letter, LetterError};
 use super::flush::Flush;
-use super::open::{DeadLetter, Stage};
+use super::open::DeadLetter;
 use super::positions::{Positions, Prepared};
 use super::shared::{Failure, FailureKind, Shared, Waiting};
-use super::topic::Topic;
+use super::topic::reaction;
 use super::wake::Wake;
-use crate::config::Reaction;
+use crate::config::{OnError, Reaction};
 use crate::delivery::Slot;
+use crate::stages::Stage;
 
 /// How often a lasting outage is told again.
 const REMIND: Duration = Duration::from_secs(30);
@@ -37,6 +40,7 @@ pub(super) struct WriterSetup {
     pub(super) sink: Arc<dyn Sink>,
     /// Flushes on their way at once.
     pub(super) most: usize,
+    pub(super) on_error: OnError,
     pub(super) dead_letters: Option<Arc<DeadLetterQueue>>,
     pub(super) flushes: Receiver<Flush>,
     pub(super) in_flight: Arc<AtomicUsize>,
@@ -45,7 +49,7 @@ pub(super) struct WriterSetup {
 
 /// Runs until the lane has ended and everything it handed over is settled.
 pub(super) async fn run(setup: WriterSetup) {
-    let WriterSetup { shared, sink, most, dead_letters, mut flushes, in_flight, lane } = setup;
+    let WriterSetup { shared, sink, most, on_error, dead_letters, mut flushes, in_flight, lane } = setup;
     let writer = sink.writer(&shared.name);
     let positions = Positions::of(&*sink, &shared);
     let streams = sink.streams();
@@ -54,6 +58,7 @@ pub(super) async fn run(setup: WriterSetup) {
         writer: &*writer,
         streams: streams.as_deref(),
         positions,
+        on_error,
         dead_letters: dead_letters.as_deref(),
     };
     let mut running = FuturesUnordered::new();
@@ -94,15 +99,16 @@ struct WriterTask<'a> {
     /// Where rows are committed in two phases.
     streams: Option<&'a dyn WriteStreams>,
     positions: Positions,
+    on_error: OnError,
     dead_letters: Option<&'a DeadLetterQueue>,
 }
 
 impl WriterTask<'_> {
     async fn settle(&self, mut flush: Flush) {
         let outcome = self.deliver(&mut flush).await;
-        let Flush { topics, batches, spans, .. } = &flush;
-        for (topic, batch) in topics.iter().zip(batches) {
-            self.shared.books.requests(&topic.name, batch.requests);
+        let Flush { destinations, batches, spans, .. } = &flush;
+        for (destination, batch) in destinations.iter().zip(batches) {
+            self.shared.books.requests(&destination.topic, batch.requests);
         }
         match outcome {
             Ok(()) => self.shared.finished(spans),
@@ -118,7 +124,6 @@ impl WriterTask<'_> {
         let mut retry =
             Retry { backoff: Backoff::new(), reminded: Instant::now(), waiting: None, unanswered: false };
         let mut stops = Stops::default();
-        flush.count_rows();
         loop {
             self.send_dead_letters(flush).await?;
             let advances = match self.positions.prepare(self.shared, flush).await {
@@ -219,69 +224,73 @@ impl WriterTask<'_> {
         }
     }
 
-    /// Takes the rows out that the server refuses, and decides what becomes of each.
+    /// Takes the rows out that the server refuses, each with all rows of its record, and decides what becomes of the
+    /// records.
     fn reject(&self, flush: &mut Flush, rows: &[RejectedRow], stops: &mut Stops) -> Result<(), Failure> {
-        let mut cut = 0;
-        let mut ends: BTreeMap<Slot, i64> = BTreeMap::new();
+        // By the records' numbers; of several rows of one record the first says why.
+        let mut refused: Vec<(RowSource, &BadRecord)> = Vec::new();
+        let mut known = HashSet::new();
         for rejected in rows {
-            let Some(row) = flush.batches.get(rejected.batch).and_then(|batch| batch.rows.get(rejected.row))
-            else {
-                continue;
-            };
-            let source = row.source;
+            let row = flush.batches.get(rejected.batch).and_then(|batch| batch.rows.get(rejected.row));
+            if let Some(row) = row.filter(|row| known.insert(row.source.record)) {
+                refused.push((row.source, &rejected.why));
+            }
+        }
+        if refused.is_empty() {
+            return Err(Failure::fatal("the sink refused rows without naming any", None));
+        }
+        let reaction = reaction(self.on_error, Stage::Write);
+        if reaction == Reaction::Stop && !self.shared.keeps_offsets_in_sink() {
+            return Err(self.refused(refused[0].0, refused[0].1));
+        }
+        let records: Vec<u32> = refused.iter().map(|(source, _)| source.record).collect();
+        let cut = flush.cut_records(&records);
+        let mut ends: BTreeMap<Slot, i64> = BTreeMap::new();
+        for ((source, why), cut) in refused.into_iter().zip(cut) {
             let slot = Slot(source.slot);
-            let topic = Arc::clone(&flush.topics[rejected.batch]);
-            let place = self.place(&topic, slot, source.offset);
-            let skipped = match topic.reaction(Stage::Write) {
+            let mut skipped = 0;
+            match reaction {
                 Reaction::DeadLetter => {
-                    let why = rejected.why.clone();
-                    flush.dead_letters.push(DeadLetter {
-                        record: source.record,
-                        slot,
-                        stage: Stage::Write,
-                        why,
-                    });
-                    0
+                    let mut why = why.clone();
+                    let left = flush.rows_of(source.record).saturating_sub(cut);
+                    if left > 0 {
+                        why.message =
+                            format!("{}; {left} other rows of the record are written already", why.message);
+                    }
+                    let (record, stage) = (source.record, Stage::Write);
+                    flush.dead_letters.push(DeadLetter { record, slot, stage, why });
                 }
                 Reaction::Skip => {
-                    tracing::warn!(pipeline = %self.shared.name, "{place}: record skipped: {}", rejected.why);
-                    1
+                    let place = self.place(slot, source.offset);
+                    tracing::warn!(pipeline = %self.shared.name, "{place}: record skipped: {why}");
+                    skipped = 1;
                 }
                 Reaction::Stop => {
-                    let failure = Failure::stopped(
-                        format!("{place}: the sink refuses the row: {}", rejected.why),
-                        "mend the record's producer or the table, or set `on_error: dead_letter` or `skip`",
-                    );
-                    if !self.shared.keeps_offsets_in_sink() {
-                        return Err(failure);
-                    }
                     // Everything before the row is still written, with the positions just before it.
+                    let failure = self.refused(source, why);
                     stops.failure.get_or_insert(failure);
                     stops.slots.push(slot);
                     let end = ends.entry(slot).or_insert(source.offset);
                     *end = source.offset.min(*end);
-                    0
                 }
-            };
+            }
             if let Some(tally) = flush.tally(slot) {
-                tally.written -= 1;
-                tally.rows -= 1;
+                tally.written = tally.written.saturating_sub(1);
+                tally.rows = tally.rows.saturating_sub(cut);
                 tally.skipped += skipped;
             }
-            cut += 1;
-        }
-        if cut == 0 {
-            return Err(Failure::fatal("the sink refused rows without naming any", None));
-        }
-        let bad: HashSet<(usize, usize)> =
-            rows.iter().map(|rejected| (rejected.batch, rejected.row)).collect();
-        for (index, batch) in flush.batches.iter_mut().enumerate() {
-            batch.retain_rows(|row, _| !bad.contains(&(index, row)));
         }
         for (slot, offset) in ends {
             flush.end_at(slot, offset);
         }
         Ok(())
+    }
+
+    fn refused(&self, source: RowSource, why: &BadRecord) -> Failure {
+        Failure::stopped(
+            format!("{}: the sink refuses the row: {why}", self.place(Slot(source.slot), source.offset)),
+            "mend the record's producer or the table, or set `on_error: dead_letter` or `skip`",
+        )
     }
 
     async fn send_dead_letters(&self, flush: &mut Flush) -> Result<(), Failure> {
@@ -359,9 +368,13 @@ impl WriterTask<'_> {
         }
     }
 
-    fn place(&self, topic: &Topic, slot: Slot, offset: i64) -> String {
-        let partition = self.shared.books.partition_of(slot).map_or(-1, |partition| partition.partition);
-        Shared::place(Stage::Write, &topic.name, partition, offset)
+    /// Names the record that a row was made from.
+    fn place(&self, slot: Slot, offset: i64) -> String {
+        let (topic, partition) = match self.shared.books.partition_of(slot) {
+            Some(partition) => (partition.topic, partition.partition),
+            None => ("an unknown topic".into(), -1),
+        };
+        Shared::place(Stage::Write, &topic, partition, offset)
     }
 }
 

@@ -1,5 +1,6 @@
 //! The table at the end of a run.
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::time::Duration;
 
@@ -55,6 +56,8 @@ pub struct PipelineSummary {
     pub topics: Vec<TopicRow>,
     /// The sink's tables.
     pub tables: Vec<TableRow>,
+    /// What transforms have counted, by transform and counter.
+    pub counters: BTreeMap<String, BTreeMap<String, u64>>,
 }
 
 impl PipelineSummary {
@@ -90,6 +93,12 @@ impl PipelineSummary {
         if totals.ignored_fields > 0 {
             let fields = counted(totals.ignored_fields, "field", "fields");
             text = format!("{text}  left out: {fields} that no column takes (`unknown_fields: ignore`)\n");
+        }
+        for (transform, counters) in &self.counters {
+            let counts: Vec<String> =
+                counters.iter().map(|(name, count)| format!("{} {}", grouped(*count), plain(name))).collect();
+            // Writing to a String cannot fail.
+            let _ = writeln!(text, "  {}: {}", plain(transform), counts.join(", "));
         }
         if !self.tables.is_empty() {
             text.push('\n');
@@ -128,6 +137,11 @@ fn cells(row: &TopicRow) -> [String; 7] {
         grouped(row.requests),
         grouped(row.rows_per_second),
     ]
+}
+
+/// Text of a transform, without characters that steer a terminal.
+fn plain(text: &str) -> String {
+    text.chars().map(|character| if character.is_control() { ' ' } else { character }).collect()
 }
 
 /// `read = written + dead-lettered + filtered`, with what else there is: bad records left out by wish, and those
@@ -197,6 +211,7 @@ mod tests {
                 TableRow { table: "transactions.cash_ins".into(), rows: Some(99) },
                 TableRow { table: "transactions.cash_outs_created".into(), rows: None },
             ],
+            counters: BTreeMap::new(),
         }
     }
 
@@ -233,6 +248,14 @@ transactions: finished in 0.5 s
         (cut_off.topics[0].tally.given_back, cut_off.topics[0].tally.skipped) = (0, 0);
         cut_off.topics[0].tally.written = 100;
         assert!(cut_off.render().contains("they do not balance: 1 record too many"));
+    }
+
+    #[test]
+    fn what_transforms_have_counted_is_shown() {
+        let mut counted = summary();
+        let counters = [("masked".to_owned(), 2_400), ("without account".to_owned(), 1)];
+        counted.counters.insert("mask\u{1b}".into(), counters.into());
+        assert!(counted.render().contains("\n  mask : 2,400 masked, 1 without account\n"));
     }
 
     #[test]

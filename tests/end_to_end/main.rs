@@ -39,3 +39,4 @@ mod sink_outages;
 mod sources;
 mod stdout;
 mod support;
+mod transforms;

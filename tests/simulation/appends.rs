@@ -9,9 +9,9 @@ use crate::planted::Bug;
 use crate::process::{Outside, Process, partition_of};
 use crate::publisher::Errand;
 use crate::streams::{Answer, CallId, Reply, Request, Table};
-use crate::truth::{Partition, Place};
+use crate::truth::{Partition, Row};
 use crate::witness::Happening;
-use crate::writer::{Doing, Flush, refuse};
+use crate::writer::{Doing, Flush};
 
 /// The rows of one partition of a flush.
 pub(crate) struct Part {
@@ -42,7 +42,7 @@ enum Outcome {
     /// Rows before them have to be sent again first.
     Later,
     Failed,
-    Rejected(Vec<Place>),
+    Rejected(Vec<Row>),
     /// Not ours any more, or to be started anew.
     Gone,
 }
@@ -79,7 +79,7 @@ impl Process {
             let state = match state {
                 State::Placing => self.place(&span, flush, outside),
                 State::Opening { table, call } => self.opened(&span, table, call, outside),
-                State::Sent { appends, worst } => self.sent(&span, appends, worst, outside),
+                State::Sent { appends, worst } => self.sent(&span, appends, worst, flush, outside),
                 done @ State::Done(_) => done,
             };
             parts.push(Part { span, state });
@@ -96,7 +96,7 @@ impl Process {
                 Outcome::Appended | Outcome::Later => {}
                 Outcome::Gone => flush.cut(|partition| partition == partition_of(span.slot)),
                 Outcome::Failed => flush.retried = true,
-                Outcome::Rejected(rows) => refuse(flush, &rows, outside),
+                Outcome::Rejected(rows) => self.refuse(flush, &rows, outside),
             }
         }
         if changed { false } else { self.finish(flush, outside) }
@@ -104,9 +104,9 @@ impl Process {
 
     fn place(&mut self, span: &Span, flush: &Flush, outside: &mut Outside) -> State {
         let partition = partition_of(span.slot);
-        let mut by_table: BTreeMap<Table, Vec<Place>> = BTreeMap::new();
-        for place in flush.rows.iter().filter(|place| place.partition == partition) {
-            by_table.entry(outside.server.table_of(*place)).or_default().push(*place);
+        let mut by_table: BTreeMap<Table, Vec<Row>> = BTreeMap::new();
+        for row in flush.rows.iter().filter(|row| row.place.partition == partition) {
+            by_table.entry(row.table).or_default().push(*row);
         }
         let rows: Vec<Rows> =
             by_table.iter().map(|(table, rows)| Rows { table: name(*table), rows: rows.len() }).collect();
@@ -117,10 +117,10 @@ impl Process {
                 let wanted = wanted.filter_map(|((table, rows), place)| Some((table, rows, place?)));
                 let mut appends = Vec::new();
                 let mut worst = Outcome::Appended;
-                for (table, places, to) in wanted {
-                    let rows = places.len();
+                for (table, its_rows, to) in wanted {
+                    let rows = its_rows.len();
                     let request =
-                        Request::Append { stream: to.stream.clone(), offset: to.offset, rows: places };
+                        Request::Append { stream: to.stream.clone(), offset: to.offset, rows: its_rows };
                     if let Some(call) = outside.server.call(self.number, request) {
                         appends.push(Append { table, call, to, rows });
                     } else {
@@ -191,6 +191,7 @@ impl Process {
         span: &Span,
         mut appends: Vec<Append>,
         worst: Outcome,
+        flush: &mut Flush,
         outside: &mut Outside,
     ) -> State {
         if appends.is_empty() {
@@ -238,6 +239,9 @@ impl Process {
             let stream = append.to.stream.clone();
             let step = Step::Publish { slot: span.slot, assignment: span.assignment, stream, end };
             self.errands.push(Errand::new(step));
+        }
+        if outcome == Outcome::Appended {
+            flush.stored.insert((partition_of(span.slot), append.table));
         }
         let goes_on = self.told(span, append.table, believed);
         let outcome = if goes_on { outcome } else { Outcome::Gone };

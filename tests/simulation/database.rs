@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, VecDeque};
 use crate::dice::Dice;
 use crate::plan::Plan;
 use crate::planted::Bug;
-use crate::truth::{Kind, Partition, Place, Truth};
+use crate::truth::{Kind, Partition, Row, Truth};
 use crate::witness::{Happening, Witness};
 
 pub(crate) type SessionId = u64;
@@ -25,7 +25,7 @@ pub(crate) struct Advance {
 /// What a client sends.
 #[derive(Clone, Debug)]
 pub(crate) enum Statement {
-    Rows(Vec<Place>),
+    Rows(Vec<Row>),
     Advance(Vec<Advance>),
     Commit,
     /// A transaction of its own. Partitions in order, with the position to begin with.
@@ -36,7 +36,7 @@ pub(crate) enum Statement {
 #[derive(Clone, Debug)]
 pub(crate) enum Reply {
     RowsIn,
-    Refused(Vec<Place>),
+    Refused(Vec<Row>),
     Committed,
     Fenced(Vec<Partition>),
     /// Epoch and position of each partition.
@@ -59,7 +59,7 @@ struct Session {
     /// Written by the client, and still in its own buffers.
     unsent: VecDeque<Statement>,
     reply: Option<Reply>,
-    rows: Vec<Place>,
+    rows: Vec<Row>,
     locks: Vec<Partition>,
     moves: Vec<Advance>,
     failed: Option<Reply>,
@@ -273,19 +273,21 @@ impl Database {
     fn rows(
         &mut self,
         id: SessionId,
-        rows: &[Place],
+        rows: &[Row],
         truth: &Truth,
         witness: &mut Witness,
     ) -> Option<SessionId> {
-        let mut refused: Vec<Place> =
-            rows.iter().filter(|place| truth.kind(**place) == Kind::Refused).copied().collect();
+        let mut refused: Vec<Row> = rows.iter().filter(|row| row.kind == Kind::Refused).copied().collect();
         if self.unique && refused.is_empty() {
-            let holds = |other: &Session| rows.iter().any(|place| other.rows.contains(place));
+            let key = |row: &Row| (row.place, row.number);
+            let holds = |other: &Session| {
+                rows.iter().any(|row| other.rows.iter().any(|other| key(other) == key(row)))
+            };
             let holder = self.sessions.iter().find(|(other, session)| **other != id && holds(session));
             if let Some((holder, _)) = holder {
                 return Some(*holder);
             }
-            if let Some(twice) = rows.iter().find(|place| truth.is_visible(**place)) {
+            if let Some(twice) = rows.iter().find(|row| truth.holds_key_of(row)) {
                 witness.count(Happening::KeyTaken);
                 witness.tell(|| format!("the key of {twice:?} is in the table already"));
                 refused.push(*twice);
@@ -366,7 +368,7 @@ impl Database {
             let Some(stored) = &mut self.positions[moved.partition] else { continue };
             let first = stored.next.min(moved.to);
             stored.next = moved.to;
-            truth.passed(moved.partition, first, moved.to, "the sink's", witness);
+            truth.passed(moved.partition, (first, moved.to), Some(process), "the sink's", witness);
         }
     }
 

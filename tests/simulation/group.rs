@@ -11,7 +11,7 @@ use txconnect::delivery::{CommitOutcome, CommitToken, Note};
 use crate::dice::Dice;
 use crate::plan::{Plan, Protocol};
 use crate::streams::Server;
-use crate::truth::{Partition, Place, Truth};
+use crate::truth::{Partition, Row, Truth};
 use crate::witness::{Happening, Witness};
 
 /// A member and its generation, as a request carries them.
@@ -446,7 +446,7 @@ impl Group {
                              {position}"
                         ));
                     }
-                    truth.passed(*partition, range.0, range.1, "the group's", witness);
+                    truth.passed(*partition, range, Some(process), "the group's", witness);
                 }
                 Protocol::OffsetsInSink => {}
                 Protocol::TwoPhase => {
@@ -455,14 +455,14 @@ impl Group {
                         witness.fault(format!("process {process} commits what it cannot read: {note:?}"));
                         continue;
                     };
-                    let rows: Vec<Option<&[Place]>> = note
+                    let rows: Vec<Option<&[Row]>> = note
                         .streams
                         .iter()
                         .map(|counted| server.rows(&counted.stream, counted.end))
                         .collect();
                     if !overtook && rows.iter().all(Option::is_some) {
-                        let rows: Vec<&[Place]> = rows.into_iter().flatten().collect();
-                        truth.counted_in_streams(*partition, range, &rows, witness);
+                        let rows: Vec<&[Row]> = rows.into_iter().flatten().collect();
+                        truth.counted_in_streams(*partition, range, &rows, process, witness);
                     }
                     truth.count(*partition, *position);
                 }

@@ -7,7 +7,8 @@ use txconnect::delivery::{Assignment, Span};
 use crate::plan::Plan;
 use crate::planted::Bug;
 use crate::process::{Outside, Process, partition_of, slot};
-use crate::truth::{Kind, Partition, Place};
+use crate::transform::Made;
+use crate::truth::{Partition, Place, Row};
 use crate::writer::{Doing, Flush};
 
 /// What the source thread asks of a lane.
@@ -35,9 +36,15 @@ struct Open {
     assignment: Assignment,
     first: i64,
     next: i64,
-    rows: Vec<Place>,
+    rows: Vec<Row>,
     letters: Vec<Place>,
-    filtered: usize,
+    filtered: Vec<Place>,
+}
+
+impl Open {
+    fn is_full(&self, plan: &Plan) -> bool {
+        self.rows.len() + self.letters.len() + self.filtered.len() >= plan.batch_rows
+    }
 }
 
 impl Lane {
@@ -54,7 +61,7 @@ impl Lane {
         self.running.iter().any(|flush| flush.is_committing() && flush.covers(partition))
     }
 
-    fn obey(&mut self, command: Command, process: &mut ToHandOver<'_>) {
+    fn obey(&mut self, command: Command, closed: &mut Closed) {
         match command {
             Command::Assign { partition, assignment, position } => {
                 let open = Open {
@@ -63,13 +70,13 @@ impl Lane {
                     next: position,
                     rows: Vec::new(),
                     letters: Vec::new(),
-                    filtered: 0,
+                    filtered: Vec::new(),
                 };
                 self.open.insert(partition, open);
             }
             Command::Release { partitions } => {
                 for partition in &partitions {
-                    self.close(*partition, process);
+                    self.close(*partition, closed);
                 }
                 self.open.retain(|partition, _| !partitions.contains(partition));
                 self.owed += 1;
@@ -84,8 +91,8 @@ impl Lane {
     }
 
     /// Closes everything that goes together with what is open of a partition: that of its topic.
-    fn close(&mut self, partition: Partition, process: &mut ToHandOver<'_>) {
-        let topics = process.plan.topics;
+    fn close(&mut self, partition: Partition, closed: &mut Closed) {
+        let topics = closed.topics;
         let mut flush = Flush::default();
         let together = self.open.iter_mut().filter(|(other, _)| *other % topics == partition % topics);
         for (partition, open) in together.filter(|(_, open)| open.first < open.next) {
@@ -96,10 +103,12 @@ impl Lane {
                 next: open.next,
             };
             open.first = open.next;
-            flush.spans.push((span, std::mem::take(&mut open.filtered)));
+            flush.spans.push(span);
+            // With a planted bug there may be some behind the span.
+            flush.filtered.extend(open.filtered.extract_if(.., |place| place.offset < open.next));
             flush.rows.append(&mut open.rows);
             flush.letters.append(&mut open.letters);
-            process.spans.push(span);
+            closed.spans.push(span);
         }
         if !flush.spans.is_empty() {
             self.ready.push_back(flush);
@@ -108,20 +117,20 @@ impl Lane {
 }
 
 /// Spans that are handed over to the machine when the lane is through.
-struct ToHandOver<'a> {
-    plan: &'a Plan,
+struct Closed {
+    topics: usize,
     spans: Vec<Span>,
 }
 
 impl Process {
     pub(crate) fn lane_step(&mut self, index: usize, outside: &mut Outside) {
-        let mut to_hand_over = ToHandOver { plan: &outside.plan, spans: Vec::new() };
+        let mut closed = Closed { topics: outside.plan.topics, spans: Vec::new() };
         let lane = &mut self.lanes[index];
         if let Some(command) = lane.commands.pop_front() {
             let slow = outside.plan.has(Bug::TakenBeforeTheLaneKnows) && outside.dice.percent(30);
             if !slow {
-                lane.obey(command, &mut to_hand_over);
-                self.hand_over(to_hand_over.spans, outside);
+                lane.obey(command, &mut closed);
+                self.hand_over(closed.spans, outside);
                 return;
             }
             lane.commands.push_front(command);
@@ -146,16 +155,45 @@ impl Process {
             if (open.assignment != assignment && !older) || place.offset < open.next {
                 return;
             }
-            open.next = place.offset + 1;
-            match outside.truth.kind(place) {
-                Kind::Good | Kind::Refused | Kind::Fickle => open.rows.push(place),
-                Kind::Broken => open.letters.push(place),
-                Kind::Filtered => open.filtered += 1,
+            let made = if self.refused.contains(&place) {
+                Made::Bad
+            } else {
+                let Outside { attempts, truth, plan, dice, witness, .. } = outside;
+                attempts.make(place, truth.kind(place), plan, dice, witness)
+            };
+            match made {
+                Made::Rows(rows) => {
+                    let mut rows = rows.into_iter().peekable();
+                    while let Some(row) = rows.next() {
+                        let half = rows.peek().is_some() && outside.dice.percent(30);
+                        let before = half && outside.plan.has(Bug::RowsBeforeTheirSpan);
+                        let behind = half && outside.plan.has(Bug::RowsBehindTheirSpan);
+                        let Some(open) = lane.open.get_mut(&place.partition) else { return };
+                        open.rows.push(row);
+                        if behind || rows.peek().is_none() {
+                            open.next = place.offset + 1;
+                        }
+                        if before || behind {
+                            lane.close(place.partition, &mut closed);
+                        }
+                    }
+                }
+                Made::Bad => {
+                    outside.truth.found_bad(place);
+                    open.next = place.offset + 1;
+                    open.letters.push(place);
+                }
+                Made::Filtered => {
+                    if !outside.plan.has(Bug::FilteredKeepsThePosition) {
+                        open.next = place.offset + 1;
+                    }
+                    open.filtered.push(place);
+                }
             }
-            if open.rows.len() + open.letters.len() + open.filtered >= outside.plan.batch_rows {
-                lane.close(place.partition, &mut to_hand_over);
-                self.hand_over(to_hand_over.spans, outside);
+            if lane.open.get(&place.partition).is_some_and(|open| open.is_full(&outside.plan)) {
+                lane.close(place.partition, &mut closed);
             }
+            self.hand_over(closed.spans, outside);
             return;
         }
         // Time is over for what is open, or there is more to take.
@@ -168,8 +206,8 @@ impl Process {
         if let Some(partition) = outside.dice.one_of(&open)
             && outside.dice.percent(50)
         {
-            lane.close(partition, &mut to_hand_over);
-            self.hand_over(to_hand_over.spans, outside);
+            lane.close(partition, &mut closed);
+            self.hand_over(closed.spans, outside);
             return;
         }
         self.take(index, outside);
@@ -215,7 +253,7 @@ impl Process {
     pub(crate) fn spans_on_their_way(&self, partitions: &BTreeSet<Partition>) -> Vec<Span> {
         let flushes = self.lanes.iter().flat_map(|lane| lane.running.iter().chain(&lane.ready));
         let mut spans: Vec<Span> = flushes
-            .flat_map(|flush| flush.spans.iter().map(|(span, _)| *span))
+            .flat_map(|flush| flush.spans.iter().copied())
             .filter(|span| partitions.contains(&partition_of(span.slot)))
             .collect();
         spans.sort_by_key(|span| (span.slot, span.first));

@@ -24,6 +24,7 @@ mod process;
 mod publisher;
 mod source;
 mod streams;
+mod transform;
 mod truth;
 mod witness;
 mod world;
@@ -60,8 +61,9 @@ fn assert_hard_cases(tally: &Tally, expected: &[Happening]) {
 #[test]
 fn at_least_once_loses_nothing_and_repeats_only_after_faults() {
     use Happening::{
-        CommitRefused, Crash, Cut, DatabaseRestart, DeadLetter, DrainGivenUp, ForeignReset, LateReply,
-        LostReply, MembershipLost, Rejected, Repeated, Stop, ZombieWakes,
+        CommitRefused, Crash, Cut, DatabaseRestart, DeadLetter, DrainGivenUp, ForeignReset, GuestFailure,
+        GuestFilter, LateReply, LostReply, MembershipLost, OtherOutcome, Rejected, Repeated, Several,
+        SiblingsTaken, Stop, ZombieWakes,
     };
     let tally = run(Protocol::AtLeastOnce, 1..=WORLDS);
     assert_hard_cases(
@@ -74,11 +76,16 @@ fn at_least_once_loses_nothing_and_repeats_only_after_faults() {
             DeadLetter,
             DrainGivenUp,
             ForeignReset,
+            GuestFailure,
+            GuestFilter,
             LateReply,
             LostReply,
             MembershipLost,
+            OtherOutcome,
             Rejected,
             Repeated,
+            Several,
+            SiblingsTaken,
             Stop,
             ZombieWakes,
         ],
@@ -89,8 +96,8 @@ fn at_least_once_loses_nothing_and_repeats_only_after_faults() {
 fn offsets_in_the_sink_lose_nothing_and_double_nothing() {
     use Happening::{
         Crash, CrashInCommit, Cut, DatabaseRestart, DeadLetter, DoubtElsewhere, DoubtNotWritten,
-        DoubtWritten, DrainGivenUp, Fenced, ForeignReset, HandEdit, InDoubt, LockWait, MembershipLost,
-        Rejected, Stop, TakeOver, Terminated, ZombieWakes,
+        DoubtWritten, DrainGivenUp, Fenced, ForeignReset, GuestFailure, GuestFilter, HandEdit, InDoubt,
+        LockWait, MembershipLost, Rejected, Several, SiblingsTaken, Stop, TakeOver, Terminated, ZombieWakes,
     };
     let tally = run(Protocol::OffsetsInSink, 1..=WORLDS);
     assert_hard_cases(
@@ -106,11 +113,15 @@ fn offsets_in_the_sink_lose_nothing_and_double_nothing() {
             DrainGivenUp,
             Fenced,
             ForeignReset,
+            GuestFailure,
+            GuestFilter,
             HandEdit,
             InDoubt,
             LockWait,
             MembershipLost,
             Rejected,
+            Several,
+            SiblingsTaken,
             Stop,
             TakeOver,
             Terminated,
@@ -124,9 +135,10 @@ fn offsets_in_the_sink_lose_nothing_and_double_nothing() {
 fn two_phases_lose_nothing_and_double_nothing() {
     use Happening::{
         AlreadyStored, CommitFound, CommitRefused, CommitUnanswered, Crash, CrashInCommit, Cut,
-        DatabaseRestart, DeadLetter, DrainGivenUp, Freeze, LateAppend, LateReply, MembershipLost, OutOfRange,
-        PublishedForOthers, Rejected, Rejoin, Stop, StopForeign, StopLost, StopStale, StreamExpired,
-        StreamRestart, TableDropped, ZombieWakes,
+        DatabaseRestart, DeadLetter, DrainGivenUp, Freeze, GuestFailure, GuestFilter, LateAppend, LateReply,
+        MembershipLost, OutOfRange, PublishedForOthers, Rejected, Rejoin, Several, SiblingsStored,
+        SiblingsTaken, Stop, StopForeign, StopLost, StopStale, StreamExpired, StreamRestart, TableDropped,
+        ZombieWakes,
     };
     let tally = run(Protocol::TwoPhase, 1..=WORLDS);
     assert_hard_cases(
@@ -143,6 +155,8 @@ fn two_phases_lose_nothing_and_double_nothing() {
             DeadLetter,
             DrainGivenUp,
             Freeze,
+            GuestFailure,
+            GuestFilter,
             LateAppend,
             LateReply,
             MembershipLost,
@@ -150,6 +164,9 @@ fn two_phases_lose_nothing_and_double_nothing() {
             PublishedForOthers,
             Rejected,
             Rejoin,
+            Several,
+            SiblingsStored,
+            SiblingsTaken,
             Stop,
             StopForeign,
             StopLost,

@@ -31,10 +31,21 @@ pub(crate) enum Mood {
     Stormy,
 }
 
+/// Whether records pass through a transform, and what it is like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Guests {
+    None,
+    /// A record becomes the same whenever it is looked at.
+    Steady,
+    /// A record becomes something else every time.
+    Whimsical,
+}
+
 /// One world.
 #[derive(Clone, Debug)]
 #[expect(clippy::struct_excessive_bools, reason = "each is thrown by itself")]
 pub(crate) struct Plan {
+    pub(crate) seed: u64,
     pub(crate) protocol: Protocol,
     pub(crate) bug: Option<Bug>,
     pub(crate) mood: Mood,
@@ -56,17 +67,20 @@ pub(crate) struct Plan {
     pub(crate) unique: bool,
     /// The records of a topic go to two tables.
     pub(crate) wide: bool,
+    pub(crate) guests: Guests,
 }
 
 impl Plan {
-    pub(crate) fn thrown(dice: &mut Dice, protocol: Protocol, bug: Option<Bug>) -> Self {
+    pub(crate) fn thrown(seed: u64, protocol: Protocol, bug: Option<Bug>) -> (Self, Dice) {
+        let mut dice = Dice::seeded(seed);
         let mood = match dice.within(0, 9) {
             0 | 1 => Mood::Gentle,
             2..=6 => Mood::Wild,
             _ => Mood::Stormy,
         };
         let exactly = protocol == Protocol::OffsetsInSink;
-        Self {
+        let mut plan = Self {
+            seed,
             protocol,
             bug,
             mood,
@@ -81,7 +95,20 @@ impl Plan {
             rejoins_early: dice.percent(50),
             unique: exactly && dice.percent(40),
             wide: protocol == Protocol::TwoPhase && dice.percent(40),
-        }
+            guests: match dice.within(0, 9) {
+                0..=4 => Guests::None,
+                5 | 6 => Guests::Steady,
+                _ => Guests::Whimsical,
+            },
+        };
+        // Transforms route to two tables in every protocol.
+        plan.wide |= plan.transforms();
+        (plan, dice)
+    }
+
+    /// Whether records pass through a transform.
+    pub(crate) fn transforms(&self) -> bool {
+        self.guests != Guests::None
     }
 
     pub(crate) fn has(&self, bug: Bug) -> bool {

@@ -44,11 +44,19 @@ pub(crate) enum Bug {
     ClosedWithoutPublication,
     NoNewMembership,
     StopsAtOldNews,
+    RowsBeforeTheirSpan,
+    RowsBehindTheirSpan,
+    TransformedAgainInPart,
+    FilteredKeepsThePosition,
+    OnlyTheRefusedRowCut,
+    StoredRowsStay,
+    TornRecordsForgotten,
+    LetterForEveryRow,
 }
 
 impl Bug {
     /// Every bug, where it can be seen, and what it is in plain words.
-    pub(crate) const ALL: [(Self, Protocol, &'static str); 50] = [
+    pub(crate) const ALL: [(Self, Protocol, &'static str); 65] = [
         (
             Self::FinishedBeforeWritten,
             Protocol::AtLeastOnce,
@@ -258,6 +266,73 @@ impl Bug {
             Self::StopsAtOldNews,
             Protocol::TwoPhase,
             "a process that was stopped for long stops for good at what others have finished meanwhile",
+        ),
+        (
+            Self::RowsBeforeTheirSpan,
+            Protocol::OffsetsInSink,
+            "some rows of a record are written before the span that covers it",
+        ),
+        (
+            Self::RowsBeforeTheirSpan,
+            Protocol::TwoPhase,
+            "some rows of a record are written before the span that covers it",
+        ),
+        (
+            Self::RowsBehindTheirSpan,
+            Protocol::AtLeastOnce,
+            "a span is closed with some of the rows of its last record",
+        ),
+        (
+            Self::RowsBehindTheirSpan,
+            Protocol::OffsetsInSink,
+            "a span is closed with some of the rows of its last record",
+        ),
+        (
+            Self::RowsBehindTheirSpan,
+            Protocol::TwoPhase,
+            "a span is closed with some of the rows of its last record",
+        ),
+        (
+            Self::TransformedAgainInPart,
+            Protocol::OffsetsInSink,
+            "what is written again is transformed again in part",
+        ),
+        (
+            Self::TransformedAgainInPart,
+            Protocol::TwoPhase,
+            "what is written again is transformed again in part",
+        ),
+        (Self::FilteredKeepsThePosition, Protocol::AtLeastOnce, "a filtered record keeps the position back"),
+        (
+            Self::FilteredKeepsThePosition,
+            Protocol::OffsetsInSink,
+            "a filtered record keeps the position back",
+        ),
+        (Self::FilteredKeepsThePosition, Protocol::TwoPhase, "a filtered record keeps the position back"),
+        (
+            Self::OnlyTheRefusedRowCut,
+            Protocol::OffsetsInSink,
+            "a refused row leaves the other rows of its record behind",
+        ),
+        (
+            Self::OnlyTheRefusedRowCut,
+            Protocol::TwoPhase,
+            "a refused row leaves the other rows of its record behind",
+        ),
+        (
+            Self::StoredRowsStay,
+            Protocol::TwoPhase,
+            "a refused row leaves those rows of its record behind that are in streams already",
+        ),
+        (
+            Self::TornRecordsForgotten,
+            Protocol::TwoPhase,
+            "a record that had to be given up with its streams is tried again in the same way",
+        ),
+        (
+            Self::LetterForEveryRow,
+            Protocol::AtLeastOnce,
+            "a record with several refused rows is dead-lettered for each",
         ),
     ];
 }

@@ -16,7 +16,8 @@ use crate::planted::Bug;
 use crate::publisher::Errand;
 use crate::source::Source;
 use crate::streams::{CallId, Server, Table};
-use crate::truth::{Partition, Truth};
+use crate::transform::Attempts;
+use crate::truth::{Partition, Place, Truth};
 use crate::witness::Witness;
 
 /// Everything outside the processes.
@@ -24,6 +25,7 @@ pub(crate) struct Outside {
     pub(crate) plan: Plan,
     pub(crate) dice: Dice,
     pub(crate) truth: Truth,
+    pub(crate) attempts: Attempts,
     pub(crate) group: Group,
     pub(crate) database: Database,
     pub(crate) server: Server,
@@ -103,6 +105,9 @@ pub(crate) struct Process {
     pub(crate) stop: Option<Stop>,
     /// Partitions with a commit in doubt.
     pub(crate) doubtful: BTreeSet<Partition>,
+    /// Records of which the sink has refused a row when others were stored in streams already. Those streams were given
+    /// up; without this the record would come to the same end again.
+    pub(crate) refused: BTreeSet<Place>,
     pub(crate) lanes: Vec<Lane>,
     pub(crate) source: Source,
     pub(crate) stopping: bool,
@@ -177,6 +182,7 @@ impl Process {
             released: BTreeSet::new(),
             stop: None,
             doubtful: BTreeSet::new(),
+            refused: BTreeSet::new(),
             lanes: (0..plan.lanes).map(|_| Lane::default()).collect(),
             source: Source::Turning,
             stopping: false,

@@ -10,7 +10,7 @@ use txconnect_connector_api::{Published, StreamName};
 
 use crate::dice::Dice;
 use crate::plan::Plan;
-use crate::truth::{Kind, Place, Truth};
+use crate::truth::{Kind, Place, Row, Truth};
 use crate::witness::{Happening, Witness};
 
 pub(crate) type CallId = u64;
@@ -20,7 +20,7 @@ pub(crate) type Table = usize;
 #[derive(Clone, Debug)]
 pub(crate) enum Request {
     Open { table: Table },
-    Append { stream: StreamName, offset: i64, rows: Vec<Place> },
+    Append { stream: StreamName, offset: i64, rows: Vec<Row> },
     Publish { stream: StreamName, end: i64 },
     Finalize { stream: StreamName },
 }
@@ -31,7 +31,7 @@ pub(crate) enum Reply {
     Opened(StreamName),
     Stored,
     AlreadyStored,
-    Rejected(Vec<Place>),
+    Rejected(Vec<Row>),
     OutOfRange,
     /// The stream takes no more rows.
     Gone,
@@ -62,7 +62,7 @@ struct Stream {
     table: Table,
     /// The process that has opened it.
     owner: usize,
-    rows: Vec<Place>,
+    rows: Vec<Row>,
     /// How many of them are visible.
     flushed: usize,
     finalized: bool,
@@ -77,8 +77,6 @@ pub(crate) struct Server {
     /// The present connection of a process for appends to a stream.
     connections: BTreeMap<(usize, StreamName), u64>,
     next: u64,
-    wide: bool,
-    topics: usize,
     calm: bool,
 }
 
@@ -91,8 +89,6 @@ impl Server {
             calls: BTreeMap::new(),
             connections: BTreeMap::new(),
             next: 0,
-            wide: plan.wide,
-            topics: plan.topics,
             calm: plan.mood == crate::plan::Mood::Gentle,
         }
     }
@@ -101,12 +97,6 @@ impl Server {
     pub(crate) fn calm_down(&mut self) {
         self.down = false;
         self.calm = true;
-    }
-
-    /// The table that a record's row belongs to.
-    pub(crate) fn table_of(&self, place: Place) -> Table {
-        let second = self.wide && place.offset % 2 == 1;
-        (place.partition % self.topics) * 2 + usize::from(second)
     }
 
     /// Sends a request; `None` while the server is away.
@@ -197,15 +187,16 @@ impl Server {
     }
 
     /// The rows that a commit counts; `None` for a stream that is gone.
-    pub(crate) fn rows(&self, stream: &StreamName, end: i64) -> Option<&[Place]> {
+    pub(crate) fn rows(&self, stream: &StreamName, end: i64) -> Option<&[Row]> {
         let end = usize::try_from(end).unwrap();
         self.streams.get(stream).map(|stream| stream.rows.get(..end).unwrap_or(&stream.rows))
     }
 
-    /// Whether some process that lives may still publish this row.
+    /// Whether some process that lives may still publish a row of this record.
     pub(crate) fn could_be_published(&self, place: Place, lives: impl Fn(usize) -> bool) -> bool {
         self.streams.values().any(|stream| {
-            !stream.finalized && lives(stream.owner) && stream.rows[stream.flushed..].contains(&place)
+            let invisible = &stream.rows[stream.flushed..];
+            !stream.finalized && lives(stream.owner) && invisible.iter().any(|row| row.place == place)
         })
     }
 
@@ -249,7 +240,7 @@ impl Server {
             self.streams.remove(&name);
             self.vanished.insert(name);
         }
-        truth.drop_rows(|place| self.table_of(place) == table);
+        truth.drop_rows(table);
     }
 
     /// The server serves the first call of some connection.
@@ -277,9 +268,7 @@ impl Server {
         } else {
             match &request {
                 Request::Open { table } => self.open(*table, process),
-                Request::Append { stream, offset, rows } => {
-                    self.append(stream, *offset, rows, dice, truth, witness)
-                }
+                Request::Append { stream, offset, rows } => self.append(stream, *offset, rows, dice, witness),
                 Request::Publish { stream, end } => {
                     Reply::Published(self.publish(stream, *end, truth, witness))
                 }
@@ -319,9 +308,8 @@ impl Server {
         &mut self,
         name: &StreamName,
         offset: i64,
-        rows: &[Place],
+        rows: &[Row],
         dice: &mut Dice,
-        truth: &Truth,
         witness: &mut Witness,
     ) -> Reply {
         let calm = self.calm;
@@ -335,8 +323,7 @@ impl Server {
             // A schema that has just arrived somewhere has not arrived everywhere.
             let fickle = !calm && dice.percent(50);
             let is_bad = |kind| kind == Kind::Refused || (kind == Kind::Fickle && fickle);
-            let refused: Vec<Place> =
-                rows.iter().filter(|place| is_bad(truth.kind(**place))).copied().collect();
+            let refused: Vec<Row> = rows.iter().filter(|row| is_bad(row.kind)).copied().collect();
             if !refused.is_empty() {
                 witness.count(Happening::Rejected);
                 return Reply::Rejected(refused);

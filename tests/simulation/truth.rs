@@ -12,8 +12,8 @@ pub(crate) struct Place {
     pub(crate) offset: i64,
 }
 
-/// What a record is like.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What a record is like, or a row of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Kind {
     /// It becomes a row.
     Good,
@@ -27,22 +27,95 @@ pub(crate) enum Kind {
     Fickle,
 }
 
-#[derive(Clone, Copy, Debug)]
+/// A row on its way to the sink or in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Row {
+    /// The record it was made from.
+    pub(crate) place: Place,
+    /// When: a record that is looked at again may become something else.
+    pub(crate) attempt: u64,
+    /// Its place among the rows of the record.
+    pub(crate) number: u64,
+    /// How many rows the record has become in this attempt.
+    pub(crate) of: u64,
+    pub(crate) table: usize,
+    pub(crate) kind: Kind,
+}
+
+/// How a record makes no row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Without {
+    Filtered,
+    Letter,
+}
+
+#[derive(Clone, Debug)]
 struct Entry {
     /// `None`: a gap, as compaction and transactions leave them.
     kind: Option<Kind>,
     /// Visible rows.
-    rows: u32,
-    /// Rows that there must be in the end.
-    least: u32,
-    /// Rows that there may be.
-    most: u32,
+    rows: Vec<Row>,
+    /// How often the record must be there in the end.
+    least: usize,
+    /// How often it may be.
+    most: usize,
     /// Whether a stored commit has ever passed it.
     counted: bool,
     /// A hand has moved the position past it, or has dropped its row.
     skipped: bool,
     /// Dead letters that are stored.
     letters: u32,
+    /// Processes that have settled it without a row, as they see it.
+    without: Vec<(usize, Without)>,
+    /// A guest has failed at it.
+    failed: bool,
+    /// A table was dropped, or a hand has moved the position, while only a part of its rows could be seen.
+    torn: bool,
+}
+
+/// How often a record is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Times {
+    /// With all its rows.
+    whole: usize,
+    /// With any.
+    begun: usize,
+}
+
+impl Times {
+    fn of(rows: &[Row]) -> Self {
+        let (mut whole, mut begun) = (0, 0);
+        for (index, row) in rows.iter().enumerate() {
+            if rows[..index].iter().any(|other| other.attempt == row.attempt) {
+                continue;
+            }
+            let count = |number| {
+                rows.iter().filter(|row2| row2.attempt == row.attempt && row2.number == number).count()
+            };
+            whole += (0..row.of).map(count).min().unwrap_or(0);
+            begun += (0..row.of).map(count).max().unwrap_or(0);
+        }
+        Self { whole, begun }
+    }
+
+    /// Whether nothing of it is there in part.
+    fn is_even(self) -> bool {
+        self.whole == self.begun
+    }
+}
+
+impl Entry {
+    fn times(&self) -> Times {
+        Times::of(&self.rows)
+    }
+
+    /// Whether it was settled without a row: by `process`, or by anybody.
+    fn is_without(&self, process: Option<usize>) -> bool {
+        self.without.iter().any(|(by, without)| {
+            process.is_none_or(|process| process == *by)
+                && (*without == Without::Filtered || self.letters > 0)
+        })
+    }
 }
 
 /// How much of a range of rows can be seen.
@@ -57,6 +130,7 @@ pub(crate) enum Seen {
 pub(crate) struct Truth {
     logs: Vec<Vec<Entry>>,
     exactly: bool,
+    transforms: bool,
 }
 
 fn index(offset: i64) -> usize {
@@ -65,21 +139,28 @@ fn index(offset: i64) -> usize {
 
 impl Truth {
     pub(crate) fn new(plan: &Plan) -> Self {
-        Self { logs: vec![Vec::new(); plan.partitions], exactly: plan.protocol != Protocol::AtLeastOnce }
+        Self {
+            logs: vec![Vec::new(); plan.partitions],
+            exactly: plan.protocol != Protocol::AtLeastOnce,
+            transforms: plan.transforms(),
+        }
     }
 
     /// Appends a record, or a gap.
     pub(crate) fn produce(&mut self, partition: Partition, kind: Option<Kind>) {
-        let least = u32::from(kind == Some(Kind::Good));
-        let most = least + u32::from(kind == Some(Kind::Fickle));
+        let least = usize::from(kind == Some(Kind::Good));
+        let most = least + usize::from(kind == Some(Kind::Fickle));
         self.logs[partition].push(Entry {
             kind,
-            rows: 0,
+            rows: Vec::new(),
             least,
             most,
             counted: false,
             skipped: false,
             letters: 0,
+            without: Vec::new(),
+            failed: false,
+            torn: false,
         });
     }
 
@@ -104,8 +185,9 @@ impl Truth {
         self.entry(place).kind.unwrap()
     }
 
-    pub(crate) fn is_visible(&self, place: Place) -> bool {
-        self.entry(place).rows > 0
+    /// Whether the table holds a row with the key of this one. It is made from the record, whenever it is looked at.
+    pub(crate) fn holds_key_of(&self, row: &Row) -> bool {
+        self.entry(row.place).rows.iter().any(|held| held.number == row.number)
     }
 
     /// Records in a span, gaps not counted.
@@ -113,26 +195,43 @@ impl Truth {
         self.logs[partition][index(first)..index(next)].iter().filter(|entry| entry.kind.is_some()).count()
     }
 
+    /// A lane has found a record bad.
+    pub(crate) fn found_bad(&mut self, place: Place) {
+        self.entry_mut(place).failed = true;
+    }
+
+    /// A process moves its position over a record that makes no row.
+    pub(crate) fn settle_without(&mut self, process: usize, place: Place, how: Without) {
+        let without = &mut self.entry_mut(place).without;
+        without.retain(|(by, _)| *by != process);
+        without.push((process, how));
+    }
+
     /// A row becomes visible.
-    pub(crate) fn store_row(&mut self, place: Place, witness: &mut Witness) {
+    pub(crate) fn store_row(&mut self, row: Row, witness: &mut Witness) {
         let exactly = self.exactly;
-        let entry = &mut self.logs[place.partition][index(place.offset)];
-        if !matches!(entry.kind, Some(Kind::Good | Kind::Fickle)) {
-            witness.fault(format!("the sink holds a row of {place:?}, which is {:?}", entry.kind));
+        let entry = self.entry_mut(row.place);
+        if !matches!(row.kind, Kind::Good | Kind::Fickle) {
+            witness.fault(format!("the sink holds {row:?}"));
         }
-        if entry.rows >= entry.most {
+        if entry.rows.iter().any(|held| held.attempt != row.attempt && held.of != row.of) {
+            witness.count(Happening::OtherOutcome);
+        }
+        entry.rows.push(row);
+        let Times { begun, .. } = entry.times();
+        // At least once, some rows of a record may be there when another table refuses the rest.
+        if begun > entry.most.max(usize::from(!exactly)) {
             witness.count(Happening::Repeated);
-        }
-        entry.rows += 1;
-        if exactly && entry.rows > entry.most {
-            witness.fault(format!("the row of {place:?} is there {} times", entry.rows));
+            if exactly && !entry.torn {
+                witness.fault(format!("{:?} is there {begun} times: {:?}", row.place, entry.rows));
+            }
         }
     }
 
     pub(crate) fn store_letter(&mut self, place: Place, witness: &mut Witness) {
         witness.count(Happening::DeadLetter);
-        let entry = &mut self.logs[place.partition][index(place.offset)];
-        if !matches!(entry.kind, Some(Kind::Refused | Kind::Broken | Kind::Fickle)) {
+        let entry = self.entry_mut(place);
+        if !entry.failed && !matches!(entry.kind, Some(Kind::Refused | Kind::Fickle)) {
             witness.fault(format!("a good record was dead-lettered: {place:?}"));
         }
         entry.letters += 1;
@@ -140,16 +239,29 @@ impl Truth {
 
     /// A hand moves a position back: what lies behind is to be written once more.
     pub(crate) fn want_again(&mut self, partition: Partition, first: i64, next: i64) {
+        let transforms = self.transforms;
         for entry in &mut self.logs[partition][index(first)..index(next)] {
-            entry.least += u32::from(entry.kind == Some(Kind::Good));
-            entry.most += u32::from(entry.kind == Some(Kind::Good));
+            if transforms {
+                // What was filtered the first time may become rows the second time.
+                let Times { whole, begun } = entry.times();
+                (entry.least, entry.most) = (whole, begun);
+            }
+            entry.least += usize::from(entry.kind == Some(Kind::Good));
+            entry.most += usize::from(entry.kind == Some(Kind::Good));
         }
     }
 
     /// A table is dropped with all rows that can be seen in it.
-    pub(crate) fn drop_rows(&mut self, is_in_it: impl Fn(Place) -> bool) {
-        for (_, entry) in self.entries_mut().filter(|(place, entry)| entry.rows > 0 && is_in_it(*place)) {
-            (entry.rows, entry.least, entry.most, entry.skipped) = (0, 0, 0, true);
+    pub(crate) fn drop_rows(&mut self, table: usize) {
+        let transforms = self.transforms;
+        for (_, entry) in self.entries_mut() {
+            let before = entry.rows.len();
+            entry.rows.retain(|row| row.table != table);
+            if entry.rows.len() < before {
+                // What the record has become in other tables stays, and some of it may only come.
+                entry.torn |= transforms;
+                (entry.least, entry.most, entry.skipped) = (0, 0, true);
+            }
         }
     }
 
@@ -163,22 +275,26 @@ impl Truth {
     }
 
     /// A hand moves the group's position: what lies behind is written once more, what lies before is left as it is.
-    /// `may_come` tells rows that somebody may still publish.
+    /// `may_come` tells records of which somebody may still publish rows.
     pub(crate) fn moved_by_hand(
         &mut self,
         partition: Partition,
         position: i64,
         may_come: impl Fn(Place) -> bool,
     ) {
+        let transforms = self.transforms;
         for (place, entry) in self.entries_mut().filter(|(place, _)| place.partition == partition) {
             entry.skipped = place.offset < position;
             if !matches!(entry.kind, Some(Kind::Good | Kind::Fickle)) {
                 continue;
             }
-            let again = u32::from(place.offset >= position);
-            let late = u32::from(entry.counted && may_come(place));
-            entry.least = entry.rows + if entry.kind == Some(Kind::Good) { again } else { 0 };
-            entry.most = entry.rows + late + again;
+            let again = usize::from(place.offset >= position);
+            let late = entry.counted && may_come(place);
+            let Times { whole, begun } = entry.times();
+            // What comes late may be the rest of what is there.
+            entry.torn |= whole < begun || (transforms && late);
+            entry.least = whole + if entry.kind == Some(Kind::Good) { again } else { 0 };
+            entry.most = begun + usize::from(late) + again;
         }
     }
 
@@ -187,7 +303,7 @@ impl Truth {
         let rows = (first..next).map(|offset| self.entry(Place { partition, offset }));
         let good: Vec<bool> = rows
             .filter(|entry| entry.kind == Some(Kind::Good) && entry.most > 0)
-            .map(|entry| entry.rows > 0)
+            .map(|entry| !entry.rows.is_empty())
             .collect();
         match (good.contains(&true), good.contains(&false)) {
             (_, false) => Seen::All,
@@ -198,13 +314,16 @@ impl Truth {
 
     /// Behind the last row that can be seen.
     pub(crate) fn behind_the_last_row(&self, partition: Partition) -> i64 {
-        let last = self.logs[partition].iter().rposition(|entry| entry.rows > 0);
+        let last = self.logs[partition].iter().rposition(|entry| !entry.rows.is_empty());
         last.map_or(0, |last| i64::try_from(last + 1).unwrap())
     }
 
     /// Whether every row that there must be can be seen.
     pub(crate) fn is_all_visible(&self) -> bool {
-        self.logs.iter().flatten().all(|entry| entry.rows >= entry.least)
+        self.logs.iter().flatten().all(|entry| {
+            let times = entry.times();
+            entry.torn || (times.is_even() && (times.whole >= entry.least || entry.is_without(None)))
+        })
     }
 
     fn entries_mut(&mut self) -> impl Iterator<Item = (Place, &mut Entry)> {
@@ -215,48 +334,56 @@ impl Truth {
         })
     }
 
-    /// A commit that is stored says which streams its position counts on: every record that it passes is visible, in one
-    /// of them, a dead letter or filtered, and no row is counted that it does not pass.
+    /// A commit of `process` that is stored says which streams its position counts on: every record that it passes is
+    /// visible, in them, a dead letter or filtered, with all of its rows, and no row is counted that it does not pass.
     pub(crate) fn counted_in_streams(
         &self,
         partition: Partition,
         (before, position): (i64, i64),
-        rows: &[&[Place]],
+        rows: &[&[Row]],
+        process: usize,
         witness: &mut Witness,
     ) {
         if position > self.end(partition) {
             witness.fault(format!("the position of partition {partition} lies behind the log: {position}"));
             return;
         }
-        let holds = |place: &Place| rows.iter().any(|rows| rows.contains(place));
-        if let Some(beyond) = rows.iter().copied().flatten().find(|place| place.offset >= position) {
-            witness.fault(format!("a commit of position {position} counts the row of {beyond:?}"));
+        let counted = || rows.iter().copied().flatten();
+        if let Some(beyond) = counted().find(|row| row.place.offset >= position) {
+            witness.fault(format!("a commit of position {position} counts {beyond:?}"));
         }
         for offset in before..position {
             let place = Place { partition, offset };
             let entry = self.entry(place);
-            let settled = match entry.kind {
-                Some(Kind::Good) => entry.least == 0 || entry.rows > 0 || holds(&place),
-                Some(Kind::Fickle) => entry.rows > 0 || holds(&place) || entry.letters > 0,
-                Some(Kind::Refused | Kind::Broken) => entry.letters > 0,
-                Some(Kind::Filtered) | None => true,
-            };
-            if !settled {
+            let mut all = entry.rows.clone();
+            // What is counted and can be seen already is one row.
+            all.extend(counted().filter(|row| row.place == place && !entry.rows.contains(row)));
+            let times = Times::of(&all);
+            let settled = entry.torn
+                || match entry.kind {
+                    Some(Kind::Good) => {
+                        entry.least == 0 || times.whole > 0 || entry.is_without(Some(process))
+                    }
+                    Some(Kind::Fickle) => times.whole > 0 || entry.is_without(Some(process)),
+                    Some(Kind::Refused | Kind::Broken) => entry.is_without(Some(process)),
+                    Some(Kind::Filtered) | None => true,
+                };
+            if !settled || (!times.is_even() && !entry.torn) {
                 witness.fault(format!(
                     "a commit moves the position of partition {partition} from {before} to {position} and passes offset \
-                     {offset}, which is not settled: {entry:?}"
+                     {offset}, which is not settled: {entry:?}, with {all:?}"
                 ));
                 return;
             }
         }
     }
 
-    /// A position moves over records: everything of them must be where it belongs.
+    /// A position moves over records: everything of them must be where it belongs. `process` has moved it.
     pub(crate) fn passed(
         &self,
         partition: Partition,
-        first: i64,
-        next: i64,
+        (first, next): (i64, i64),
+        process: Option<usize>,
         whose: &str,
         witness: &mut Witness,
     ) {
@@ -266,14 +393,20 @@ impl Truth {
         }
         for offset in first..next {
             let entry = self.entry(Place { partition, offset });
-            let settled = match entry.kind {
-                Some(Kind::Good) if self.exactly => (entry.least..=entry.most).contains(&entry.rows),
-                Some(Kind::Good) => entry.rows > 0,
-                Some(Kind::Fickle) => entry.rows > 0 || entry.letters > 0 || entry.skipped,
-                Some(Kind::Refused | Kind::Broken) => entry.letters > 0 || entry.skipped,
-                Some(Kind::Filtered) | None => true,
-            };
-            if !settled {
+            let times = entry.times();
+            let without = || entry.skipped || entry.is_without(process);
+            let whole = entry.torn || !self.exactly || times.is_even();
+            let settled = entry.torn
+                || match entry.kind {
+                    Some(Kind::Good) if self.exactly => {
+                        times.whole <= entry.most && (times.whole >= entry.least || entry.is_without(process))
+                    }
+                    Some(Kind::Good) => times.whole > 0 || entry.is_without(process),
+                    Some(Kind::Fickle) => times.whole > 0 || without(),
+                    Some(Kind::Refused | Kind::Broken) => without(),
+                    Some(Kind::Filtered) | None => true,
+                };
+            if !settled || !whole {
                 witness.fault(format!(
                     "{whose} position of partition {partition} moves from {first} to {next} and passes offset {offset}, \
                      which is not settled: {entry:?}"
@@ -286,11 +419,15 @@ impl Truth {
     /// Whether every record is where it belongs, as often as it should be.
     pub(crate) fn judge(&self, witness: &mut Witness) {
         for partition in 0..self.logs.len() {
-            self.passed(partition, 0, self.end(partition), "in the end the", witness);
+            self.passed(partition, (0, self.end(partition)), None, "in the end the", witness);
         }
     }
 
     fn entry(&self, place: Place) -> &Entry {
         &self.logs[place.partition][index(place.offset)]
+    }
+
+    fn entry_mut(&mut self, place: Place) -> &mut Entry {
+        &mut self.logs[place.partition][index(place.offset)]
     }
 }

@@ -50,10 +50,16 @@ pub(crate) enum Happening {
     StopStale,
     StopLost,
     WayOutPartial,
+    Several,
+    GuestFilter,
+    GuestFailure,
+    OtherOutcome,
+    SiblingsTaken,
+    SiblingsStored,
 }
 
 impl Happening {
-    pub(crate) const ALL: [(Self, &'static str); 42] = [
+    pub(crate) const ALL: [(Self, &'static str); 48] = [
         (Self::Crash, "crashes"),
         (Self::CrashInCommit, "crashes in mid-commit"),
         (Self::Freeze, "freezes"),
@@ -96,6 +102,12 @@ impl Happening {
         (Self::StopStale, "stops at a commit that came late"),
         (Self::StopLost, "stops at rows that may be lost"),
         (Self::WayOutPartial, "ways out that could not be exact"),
+        (Self::Several, "records that became several rows"),
+        (Self::GuestFilter, "records filtered by a transform"),
+        (Self::GuestFailure, "records at which a transform failed"),
+        (Self::OtherOutcome, "records written again with another number of rows"),
+        (Self::SiblingsTaken, "refusals that took other rows of a record along"),
+        (Self::SiblingsStored, "of them rows that were in streams already"),
     ];
 }
 

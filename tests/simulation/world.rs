@@ -3,13 +3,13 @@
 use txconnect::delivery::{Note, StreamsNote};
 
 use crate::database::Database;
-use crate::dice::Dice;
 use crate::group::Group;
 use crate::letters::DeadLetters;
 use crate::plan::{Mood, Plan, Protocol};
 use crate::planted::Bug;
 use crate::process::{Life, Outside, Process, Stop, Why};
 use crate::streams::Server;
+use crate::transform::Attempts;
 use crate::truth::{Kind, Seen, Truth};
 use crate::witness::{Happening, Witness};
 
@@ -27,10 +27,10 @@ pub(crate) struct World {
 impl World {
     /// Lives through a whole world and answers what its witness saw.
     pub(crate) fn run(seed: u64, protocol: Protocol, bug: Option<Bug>, with_story: bool) -> Verdict {
-        let mut dice = Dice::seeded(seed);
-        let plan = Plan::thrown(&mut dice, protocol, bug);
+        let (plan, dice) = Plan::thrown(seed, protocol, bug);
         let outside = Outside {
             truth: Truth::new(&plan),
+            attempts: Attempts::default(),
             group: Group::new(&plan),
             database: Database::new(&plan),
             server: Server::new(&plan),
@@ -67,6 +67,14 @@ impl World {
                 && dice.within(0, 999) < 5
             {
                 group.lose(dice, witness);
+            }
+            // So does a stop while it is asked what earlier commits count on.
+            let asks = |process: &Process| process.life == Life::Running && process.inheriting.is_some();
+            if self.outside.plan.mood != Mood::Gentle
+                && let Some(index) = self.processes.iter().position(asks)
+                && self.outside.dice.within(0, 999) < 30
+            {
+                self.freeze(index);
             }
             self.step();
             self.lend_a_hand();
@@ -329,10 +337,7 @@ impl World {
             (3 | 4, Some(index)) => {
                 // Best of all while it waits for an answer on which it decides.
                 let asks = |index: &&usize| self.processes[**index].inheriting.is_some();
-                let index = running.iter().find(asks).copied().unwrap_or(index);
-                self.outside.witness.count(Happening::Freeze);
-                self.outside.witness.tell(|| format!("process {index} is frozen"));
-                self.processes[index].life = Life::Frozen;
+                self.freeze(running.iter().find(asks).copied().unwrap_or(index));
             }
             (5, _) => {
                 if let Some(index) = self.outside.dice.one_of(&self.those(Life::Frozen)) {
@@ -411,6 +416,12 @@ impl World {
         }
         self.outside.witness.tell(|| format!("process {index} is killed"));
         process.die(&mut self.outside);
+    }
+
+    fn freeze(&mut self, index: usize) {
+        self.outside.witness.count(Happening::Freeze);
+        self.outside.witness.tell(|| format!("process {index} is frozen"));
+        self.processes[index].life = Life::Frozen;
     }
 
     fn thaw(&mut self, index: usize) {

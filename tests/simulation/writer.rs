@@ -1,6 +1,6 @@
 //! The simulated writer of a lane: dead letters, rows, positions, and what to do about every kind of error.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use txconnect::delivery::{Event, Move, Plan as Moves, Settled, Span};
 use txconnect_connector_api::Epoch;
@@ -11,15 +11,21 @@ use crate::letters::LetterFate;
 use crate::planted::Bug;
 use crate::process::{Outside, Process, partition_of, slot};
 use crate::source::watch;
-use crate::truth::{Partition, Place};
+use crate::streams::Table;
+use crate::truth::{Partition, Place, Row, Without};
 use crate::witness::Happening;
 
 /// What a lane hands over.
 #[derive(Default)]
 pub(crate) struct Flush {
-    /// With the number of records that made no row and no dead letter.
-    pub(crate) spans: Vec<(Span, usize)>,
-    pub(crate) rows: Vec<Place>,
+    pub(crate) spans: Vec<Span>,
+    pub(crate) rows: Vec<Row>,
+    /// Rows of tables that are durable by themselves, where the sink has no common transaction.
+    durable: Vec<Row>,
+    /// Partitions and tables whose rows are in their streams, seen or not.
+    pub(crate) stored: BTreeSet<(Partition, Table)>,
+    /// Records that made no row and no dead letter.
+    pub(crate) filtered: Vec<Place>,
     /// Bad records that are not confirmed as dead letters yet.
     pub(crate) letters: Vec<Place>,
     pub(crate) confirmed: Vec<Place>,
@@ -62,7 +68,7 @@ pub(crate) enum Then {
 
 impl Flush {
     pub(crate) fn covers(&self, partition: Partition) -> bool {
-        self.spans.iter().any(|(span, _)| partition_of(span.slot) == partition)
+        self.spans.iter().any(|span| partition_of(span.slot) == partition)
     }
 
     pub(crate) fn is_committing(&self) -> bool {
@@ -71,21 +77,54 @@ impl Flush {
 
     /// Cuts out what belongs to partitions that are not ours any more.
     pub(crate) fn cut(&mut self, gone: impl Fn(Partition) -> bool) {
-        self.spans.retain(|(span, _)| !gone(partition_of(span.slot)));
-        for places in [&mut self.rows, &mut self.letters, &mut self.confirmed] {
+        self.spans.retain(|span| !gone(partition_of(span.slot)));
+        for places in [&mut self.filtered, &mut self.letters, &mut self.confirmed] {
             places.retain(|place| !gone(place.partition));
+        }
+        for rows in [&mut self.rows, &mut self.durable] {
+            rows.retain(|row| !gone(row.place.partition));
         }
     }
 
-    pub(crate) fn covered(&self) -> Vec<Span> {
-        self.spans.iter().map(|(span, _)| *span).collect()
+    /// The rows of one of its tables.
+    fn of_first_table(&self) -> Vec<Row> {
+        let table = self.rows.first().map(|row| row.table);
+        self.rows.iter().filter(|row| Some(row.table) == table).copied().collect()
     }
 
-    /// Every record of a span is accounted for.
-    fn check_books(&self, span: &Span, filtered: usize, outside: &mut Outside) {
+    pub(crate) fn covered(&self) -> Vec<Span> {
+        self.spans.clone()
+    }
+
+    /// What of `places` lies in a span.
+    fn in_span<'a>(
+        span: &Span,
+        places: impl IntoIterator<Item = &'a Place>,
+    ) -> impl Iterator<Item = &'a Place> {
+        let (partition, offsets) = (partition_of(span.slot), span.first..span.next);
+        places
+            .into_iter()
+            .filter(move |place| place.partition == partition && offsets.contains(&place.offset))
+    }
+
+    /// What the records without a row that are covered have become.
+    fn without(&self) -> impl Iterator<Item = (Place, Without)> {
+        self.spans.iter().flat_map(|span| {
+            let letters = Self::in_span(span, self.letters.iter().chain(&self.confirmed));
+            let filtered = Self::in_span(span, &self.filtered).map(|place| (*place, Without::Filtered));
+            letters.map(|place| (*place, Without::Letter)).chain(filtered)
+        })
+    }
+
+    /// Every record of a span is accounted for, however many rows it has become.
+    fn check_books(&self, span: &Span, outside: &mut Outside) {
         let partition = partition_of(span.slot);
-        let of_it = |places: &[Place]| places.iter().filter(|place| place.partition == partition).count();
-        let counted = of_it(&self.rows) + of_it(&self.confirmed) + of_it(&self.letters) + filtered;
+        let letters: Vec<&Place> = Self::in_span(span, self.letters.iter().chain(&self.confirmed)).collect();
+        let written: BTreeSet<&Place> =
+            Self::in_span(span, self.rows.iter().chain(&self.durable).map(|row| &row.place))
+                .filter(|place| !letters.contains(place))
+                .collect();
+        let counted = written.len() + letters.len() + Self::in_span(span, &self.filtered).count();
         let read = outside.truth.records_in(partition, span.first, span.next);
         if counted != read {
             outside.witness.fault(format!(
@@ -153,6 +192,9 @@ impl Process {
                 .map(|span| partition_of(span.slot))
                 .collect();
             flush.cut(|partition| gone.contains(&partition));
+            if outside.has(Bug::TransformedAgainInPart) {
+                transform_a_part_again(flush, outside);
+            }
         }
         if !late && let Some(letter) = flush.letters.last() {
             flush.doing = Doing::Letter(outside.letters.send(*letter));
@@ -185,13 +227,15 @@ impl Process {
             return self.finish(flush, outside);
         }
         if moves.is_empty() {
-            let flight = vec![Statement::Rows(flush.rows.clone()), Statement::Commit];
+            // Tables have no common transaction: one follows the other.
+            let flight = vec![Statement::Rows(flush.of_first_table()), Statement::Commit];
             match outside.database.open(self.number, flight) {
                 None => flush.retried = true,
                 Some(session) => flush.doing = Doing::Committing { session, moves, then: Then::Done },
             }
             return false;
         }
+        self.settle_without(flush, outside);
         let first = if outside.has(Bug::PositionsBeforeRows) {
             vec![advance(&moves), Statement::Commit]
         } else if outside.has(Bug::RowsAndPositionsApart) {
@@ -229,7 +273,7 @@ impl Process {
                 // To a former owner the server refuses keys that the new one has written: good records.
                 let missed = outside.database.missed(&advances(&moves));
                 if missed.is_empty() || outside.has(Bug::RefusalOfAFormerOwner) {
-                    refuse(flush, &refused, outside);
+                    self.refuse(flush, &refused, outside);
                 } else {
                     self.fence(flush, &missed, outside);
                 }
@@ -261,6 +305,12 @@ impl Process {
             Answer::Reply(Reply::Committed) => {
                 outside.database.close(session);
                 let second = match then {
+                    Then::Done if moves.is_empty() => {
+                        let written = flush.of_first_table();
+                        flush.rows.retain(|row| !written.contains(row));
+                        flush.durable.extend(written);
+                        return flush.rows.is_empty() && self.finish(flush, outside);
+                    }
                     Then::Done => return self.finish(flush, outside),
                     Then::Positions => advance(&moves),
                     Then::Rows => Statement::Rows(flush.rows.clone()),
@@ -271,7 +321,7 @@ impl Process {
             }
             Answer::Reply(Reply::Refused(refused)) => {
                 outside.database.close(session);
-                refuse(flush, &refused, outside);
+                self.refuse(flush, &refused, outside);
             }
             Answer::Reply(Reply::Fenced(missed)) => {
                 outside.database.close(session);
@@ -354,8 +404,7 @@ impl Process {
     /// Partitions in doubt were taken over again: what stands in the sink says what became of their spans.
     fn settle(&mut self, flush: &mut Flush, taken: &[(Partition, Option<i64>, i64)], outside: &mut Outside) {
         for (partition, epoch, stored) in taken {
-            let Some((span, filtered)) =
-                flush.spans.iter().find(|(span, _)| partition_of(span.slot) == *partition).copied()
+            let Some(span) = flush.spans.iter().find(|span| partition_of(span.slot) == *partition).copied()
             else {
                 continue;
             };
@@ -381,7 +430,7 @@ impl Process {
             match settled {
                 Settled::NotWritten => {}
                 Settled::Written => {
-                    flush.check_books(&span, filtered, outside);
+                    flush.check_books(&span, outside);
                     self.finished(span, outside);
                     flush.cut(|other| other == *partition);
                 }
@@ -417,9 +466,49 @@ impl Process {
         flush.cut(|partition| missed.contains(&partition));
     }
 
+    /// Says which records the position passes that have made no row.
+    fn settle_without(&self, flush: &Flush, outside: &mut Outside) {
+        for (place, how) in flush.without() {
+            outside.truth.settle_without(self.number, place, how);
+        }
+    }
+
+    /// Takes out the rows that the sink refuses, each with all rows of its record, and makes a dead letter of the record.
+    pub(crate) fn refuse(&mut self, flush: &mut Flush, refused: &[Row], outside: &mut Outside) {
+        let places: BTreeSet<Place> = refused.iter().map(|row| row.place).collect();
+        let others = || flush.rows.iter().filter(|row| places.contains(&row.place) && !refused.contains(row));
+        let is_stored = |row: &Row| flush.stored.contains(&(row.place.partition, row.table));
+        let torn: BTreeSet<Place> = others().filter(|row| is_stored(row)).map(|row| row.place).collect();
+        if others().next().is_some() {
+            outside.witness.count(Happening::SiblingsTaken);
+        }
+        if !torn.is_empty() {
+            outside.witness.count(Happening::SiblingsStored);
+            if !outside.has(Bug::TornRecordsForgotten) {
+                self.refused.extend(torn);
+            }
+        }
+        let stay: Vec<Row> = if outside.has(Bug::OnlyTheRefusedRowCut) {
+            others().copied().collect()
+        } else if outside.has(Bug::StoredRowsStay) {
+            others().filter(|row| is_stored(row)).copied().collect()
+        } else {
+            Vec::new()
+        };
+        flush.rows.retain(|row| !places.contains(&row.place) || stay.contains(row));
+        if outside.has(Bug::RefusedRowsForgotten) {
+            flush.confirmed.extend(places);
+        } else if outside.has(Bug::LetterForEveryRow) {
+            flush.letters.extend(refused.iter().map(|row| row.place));
+        } else {
+            flush.letters.extend(places);
+        }
+    }
+
     pub(crate) fn finish(&mut self, flush: &mut Flush, outside: &mut Outside) -> bool {
-        for (span, filtered) in flush.spans.clone() {
-            flush.check_books(&span, filtered, outside);
+        self.settle_without(flush, outside);
+        for span in flush.spans.clone() {
+            flush.check_books(&span, outside);
             if !outside.has(Bug::FinishedBeforeWritten) && !outside.has(Bug::GroupAheadOfTheSink) {
                 self.finished(span, outside);
             } else if let Some(sink) = self.delivery.in_sink_mut() {
@@ -452,12 +541,11 @@ fn advance(moves: &[Move]) -> Statement {
     Statement::Advance(advances(moves))
 }
 
-/// Takes the rows out that the sink refuses.
-pub(crate) fn refuse(flush: &mut Flush, refused: &[Place], outside: &Outside) {
-    flush.rows.retain(|row| !refused.contains(row));
-    if outside.has(Bug::RefusedRowsForgotten) {
-        flush.confirmed.extend_from_slice(refused);
-    } else {
-        flush.letters.extend_from_slice(refused);
+/// Makes a part of the rows of some record anew.
+fn transform_a_part_again(flush: &mut Flush, outside: &mut Outside) {
+    let again = outside.attempts.next();
+    let place = flush.rows.iter().find(|row| row.of > 1).map(|row| row.place);
+    for row in flush.rows.iter_mut().filter(|row| Some(row.place) == place && row.number > 0) {
+        row.attempt = again;
     }
 }

@@ -91,7 +91,8 @@ fn batch(sink: &BigQuerySink, topic: &str, rows: usize) -> Batch {
     let mut batch = Batch::new(sink.table(topic));
     for offset in 0..i64::try_from(rows).unwrap() {
         let value = Value::Json { text: "", document: &document };
-        let record = Record { topic, partition: 0, offset, timestamp: None, key: None, headers: &[], value };
+        let record =
+            Record { topic, partition: 0, offset, row: 0, timestamp: None, key: None, headers: &[], value };
         encoder.encode(&record, &mut batch.bytes).unwrap();
         let source = RowSource { slot: 0, offset, record: 0 };
         batch.rows.push(Row { end: batch.bytes.len(), source });

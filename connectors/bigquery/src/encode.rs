@@ -27,7 +27,7 @@ pub(crate) const MAX_REQUEST_ROWS: usize = 50_000;
 /// (<https://cloud.google.com/bigquery/docs/reference/rest/v2/tabledata/insertAll>).
 const MAX_ID_CHARACTERS: usize = 128;
 
-/// What partition, offset and repetition add to an insertId at most: `-2147483647-9223372036854775807:4294967295`.
+/// What partition, offset and row add to an insertId at most: `-2147483647-9223372036854775807:4294967295`.
 const MAX_ID_TAIL: usize = 11 + 20 + 11;
 
 const PREFIX: &[u8] = br#"{"rows":["#;
@@ -112,25 +112,20 @@ pub(crate) fn request_body(rows: &[u8], compression: Compression) -> io::Result<
 ///
 /// A topic name has neither `/` nor `:`, which mark the less usual forms: `source/routed-partition-offset`
 /// where a transform has routed the record, `sha256:…-partition-offset` where names are too long, and
-/// `…:n` for the further rows of a record that became several.
+/// `…:n` for row n, counted from 0, of a record that became several; 0 is left out.
+///
+/// The count is that of the record and not of the table: a row has the same id whichever other rows are encoded again
+/// with it, and into whatever table the rows before it went.
 struct InsertIds {
     routed: String,
     source: String,
     /// `"insertId":"` and the topic.
     start: Vec<u8>,
-    last: Option<(i32, i64)>,
-    repetition: u32,
 }
 
 impl InsertIds {
     fn new(routed: &str) -> Self {
-        let mut ids = Self {
-            routed: routed.to_owned(),
-            source: String::new(),
-            start: Vec::new(),
-            last: None,
-            repetition: 0,
-        };
+        let mut ids = Self { routed: routed.to_owned(), source: String::new(), start: Vec::new() };
         ids.read_from(routed);
         ids
     }
@@ -154,19 +149,11 @@ impl InsertIds {
         write_json_string(&name, &mut self.start);
         // The closing quote comes behind the offset.
         self.start.pop();
-        self.last = None;
     }
 
     fn write(&mut self, record: &Record<'_>, out: &mut Vec<u8>) {
         if self.source != record.topic {
             self.read_from(record.topic);
-        }
-        let position = (record.partition, record.offset);
-        if self.last == Some(position) {
-            self.repetition = self.repetition.saturating_add(1);
-        } else {
-            self.last = Some(position);
-            self.repetition = 0;
         }
         let mut digits = itoa::Buffer::new();
         out.extend_from_slice(&self.start);
@@ -174,9 +161,9 @@ impl InsertIds {
         out.extend_from_slice(digits.format(record.partition).as_bytes());
         out.push(b'-');
         out.extend_from_slice(digits.format(record.offset).as_bytes());
-        if self.repetition > 0 {
+        if record.row > 0 {
             out.push(b':');
-            out.extend_from_slice(digits.format(self.repetition).as_bytes());
+            out.extend_from_slice(digits.format(record.row).as_bytes());
         }
         out.extend_from_slice(br#"","#);
     }

@@ -164,10 +164,10 @@ fn a_row_beyond_the_request_limit_is_a_bad_record() {
     assert_eq!(bad.unwrap_err().class, "encode.too_large");
 }
 
-fn id_of(encoder: &mut RowEncoder, topic: &str, offset: i64) -> String {
+fn id_of(encoder: &mut RowEncoder, topic: &str, offset: i64, row: u32) -> String {
     let empty = document(&json!({}));
     let mut out = Vec::new();
-    encoder.encode(&record(topic, offset, &empty), &mut out).unwrap();
+    encoder.encode(&Record { row, ..record(topic, offset, &empty) }, &mut out).unwrap();
     out.pop();
     serde_json::from_slice::<Json>(&out).unwrap()["insertId"].as_str().unwrap().to_owned()
 }
@@ -176,21 +176,32 @@ fn id_of(encoder: &mut RowEncoder, topic: &str, offset: i64) -> String {
 fn ids_name_the_record_and_differ_for_every_row() {
     let properties = json!({ "s": { "type": "string" } });
     let mut encoder = encoder_for(&json!({}), "t", &properties);
-    assert_eq!(id_of(&mut encoder, "t", 1), "t-3-1");
-    assert_eq!(id_of(&mut encoder, "t", 1), "t-3-1:1");
-    assert_eq!(id_of(&mut encoder, "t", 1), "t-3-1:2");
-    assert_eq!(id_of(&mut encoder, "t", 2), "t-3-2");
-    assert_eq!(id_of(&mut encoder, "other", 2), "other/t-3-2");
+    assert_eq!(id_of(&mut encoder, "t", 1, 0), "t-3-1");
+    assert_eq!(id_of(&mut encoder, "t", 1, 1), "t-3-1:1");
+    assert_eq!(id_of(&mut encoder, "t", 1, 2), "t-3-1:2");
+    assert_eq!(id_of(&mut encoder, "t", 2, 0), "t-3-2");
+    assert_eq!(id_of(&mut encoder, "other", 2, 0), "other/t-3-2");
+    assert_eq!(id_of(&mut encoder, "other", 2, 7), "other/t-3-2:7");
     let long = "x".repeat(249);
-    let id = id_of(&mut encoder, &long, i64::MAX);
+    let id = id_of(&mut encoder, &long, i64::MAX, u32::MAX);
     assert!(id.starts_with("sha256:") && id.len() <= MAX_ID_CHARACTERS, "{id}");
-    assert_ne!(id, id_of(&mut encoder, &"y".repeat(249), i64::MAX));
+    assert_ne!(id, id_of(&mut encoder, &"y".repeat(249), i64::MAX, u32::MAX));
+    assert_ne!(id, id_of(&mut encoder, &long, i64::MAX, u32::MAX - 1));
     let mut out = Vec::new();
     let empty = document(&json!({}));
     encoder_for(&json!({ "insert_ids": false }), "t", &properties)
         .encode(&record("t", 1, &empty), &mut out)
         .unwrap();
     assert_eq!(out, br#"{"json":{}},"#);
+}
+
+#[test]
+fn a_row_has_the_same_id_whatever_was_encoded_before_it() {
+    let properties = json!({ "s": { "type": "string" } });
+    let mut encoder = encoder_for(&json!({}), "t", &properties);
+    assert_eq!(id_of(&mut encoder, "t", 1, 2), "t-3-1:2");
+    assert_eq!(id_of(&mut encoder, "t", 1, 0), "t-3-1");
+    assert_eq!(id_of(&mut encoder, "t", 1, 0), "t-3-1");
 }
 
 fn unpacked(body: &[u8]) -> Vec<u8> {

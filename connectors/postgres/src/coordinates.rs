@@ -138,7 +138,16 @@ mod tests {
     }
 
     fn record(topic: &str, partition: i32, offset: i64, timestamp: Option<i64>) -> Record<'_> {
-        Record { topic, partition, offset, timestamp, key: None, headers: &[], value: Value::Tombstone }
+        Record {
+            topic,
+            partition,
+            offset,
+            row: 0,
+            timestamp,
+            key: None,
+            headers: &[],
+            value: Value::Tombstone,
+        }
     }
 
     fn field(column: &PlannedColumn, record: &Record<'_>) -> Result<Vec<u8>, BadRecord> {

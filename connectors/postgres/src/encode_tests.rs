@@ -520,6 +520,24 @@ fn any_value() -> impl Strategy<Value = (Json, Json)> {
     })
 }
 
+/// A record of any form, most of whose fields are what the columns of [`everything`] take.
+fn any_record() -> impl Strategy<Value = Json> {
+    let names: Vec<String> =
+        everything().as_object().unwrap().keys().cloned().chain(["other".to_owned()]).collect();
+    let fields = prop::collection::vec((0..12, any_value()), names.len());
+    let object = (fields, any::<bool>()).prop_map(move |(fields, wrong)| {
+        let whole = whole();
+        let fields = names.iter().zip(fields).filter_map(|(name, (choice, (_, any)))| match choice {
+            0 => None,
+            1 => Some((name.clone(), Json::Null)),
+            2 if wrong => Some((name.clone(), any)),
+            _ => Some((name.clone(), whole[name].clone())),
+        });
+        fields.collect::<Json>()
+    });
+    prop_oneof![9 => object, 1 => any_value().prop_map(|(_, value)| value)]
+}
+
 /// A value of the wire form as JSON again, for the kinds whose JSON form is one.
 fn back(property: &Json, bytes: &[u8]) -> Json {
     match (property["type"].as_str().unwrap(), property.get("format"), property.get("contentEncoding")) {
@@ -571,6 +589,31 @@ proptest! {
                 None => prop_assert!(value.is_null()),
                 Some(_) if property.get("format").is_some() || property.get("contentEncoding").is_some() => {}
                 Some(bytes) => prop_assert_eq!(&back(property, &bytes), value),
+            }
+        }
+    }
+
+    #[test]
+    fn a_record_that_nothing_has_validated_is_a_row_or_a_bad_record(
+        value in any_record(), text in any::<String>(), kind in 0..4, row in any::<u32>()
+    ) {
+        let document = document(&value);
+        let value_of_record = match kind {
+            0 => Value::Text(&text),
+            1 => Value::Bytes(text.as_bytes()),
+            _ => Value::Json { text: "", document: &document },
+        };
+        for extra in [json!({}), json!({ "write": "upsert", "key": ["must_id"] })] {
+            let mut encoder = encoder_of(&extra, &everything(), UnknownFields::Ignore);
+            let mut out = Vec::new();
+            match encoder.encode(&Record { row, value: value_of_record, ..record(&document) }, &mut out) {
+                Ok(encoded) => {
+                    prop_assert_eq!(encoded, Encoded::Row);
+                    prop_assert!(value["must_id"].is_string(), "what is required is there");
+                    let operation = usize::from(extra != json!({}));
+                    prop_assert_eq!(fields_of(&out[operation..]).len(), everything().as_object().unwrap().len() - 1);
+                }
+                Err(bad) => prop_assert!(bad.class.starts_with("encode."), "{bad:?}"),
             }
         }
     }

@@ -32,11 +32,12 @@ struct Given {
     note: Option<&'static str>,
     partition: i32,
     offset: i64,
+    row: u32,
     timestamp: Option<i64>,
 }
 
 fn given(id: i64, note: Option<&'static str>, offset: i64, timestamp: Option<i64>) -> Given {
-    Given { id, note, partition: 2, offset, timestamp }
+    Given { id, note, partition: 2, offset, row: 0, timestamp }
 }
 
 fn encode(encoder: &mut dyn Encoder, given: Given, out: &mut Vec<u8>) {
@@ -53,7 +54,7 @@ fn encode(encoder: &mut dyn Encoder, given: Given, out: &mut Vec<u8>) {
         topic: TOPIC,
         partition: given.partition,
         offset: given.offset,
-        row: 0,
+        row: given.row,
         timestamp: given.timestamp,
         key: Some(id.as_bytes()),
         headers: &[],
@@ -135,6 +136,35 @@ async fn with_the_coordinates_as_key_a_record_that_comes_again_changes_nothing()
     let counts = "SELECT count(*) || ' ' || count(DISTINCT (_kafka_partition, _kafka_offset)) FROM $s.orders";
     assert_eq!(bench.one(counts).await, "100 100");
     bench.drop().await;
+}
+
+#[tokio::test]
+async fn rows_of_one_record_say_the_same_of_where_they_came_from() {
+    let of = |offset, rows: &[(i64, &'static str)]| -> Vec<Given> {
+        (0..)
+            .zip(rows)
+            .map(|(row, (id, note))| Given { row, ..given(*id, Some(note), offset, Some(1_000)) })
+            .collect()
+    };
+    let coordinates = json!({ "write": "insert_ignore", "key": ["_kafka_topic", "_kafka_partition", "_kafka_offset", "id"] });
+    for (mode, expected) in [
+        (json!({}), "1a 7, 1b 7, 1d 7, 2c 7"),
+        // The last row of the record stays, in one batch and over several.
+        (json!({ "write": "upsert", "key": ["id"] }), "1d 7, 2c 7"),
+        (json!({ "write": "upsert", "key": ["id"], "newest_by": "timestamp" }), "1d 7, 2c 7"),
+        (json!({ "write": "insert_ignore", "key": ["id"] }), "1a 7, 2c 7"),
+        (coordinates, "1a 7, 2c 7"),
+    ] {
+        let bench = Bench::rows_only(all_columns(&mode)).await;
+        let table = bench.topic(TOPIC, &properties()).await;
+        let rows = of(7, &[(1, "a"), (1, "b"), (2, "c"), (1, "d")]);
+        write(&bench, &table, &rows[..3]).await;
+        write(&bench, &table, &rows[3..]).await;
+        let found =
+            "SELECT string_agg(id || note || ' ' || _kafka_offset, ', ' ORDER BY id, note) FROM $s.orders";
+        assert_eq!(bench.one(found).await, expected, "{mode}");
+        bench.drop().await;
+    }
 }
 
 #[tokio::test]

@@ -56,6 +56,10 @@ impl LineEncoder {
         out.extend_from_slice(digits.format(record.partition).as_bytes());
         out.extend_from_slice(br#","offset":"#);
         out.extend_from_slice(digits.format(record.offset).as_bytes());
+        if record.row > 0 {
+            out.extend_from_slice(br#","row":"#);
+            out.extend_from_slice(digits.format(record.row).as_bytes());
+        }
         out.extend_from_slice(br#","timestamp":"#);
         match record.timestamp {
             Some(timestamp) => out.extend_from_slice(digits.format(timestamp).as_bytes()),
@@ -165,6 +169,12 @@ mod tests {
             line(true, &bare),
             r#"{"topic":"shop.\"orders\"","partition":2,"offset":41,"timestamp":null,"key":null,"value":null}"#
         );
+        let further = Record { row: 2, ..bare };
+        assert_eq!(
+            line(true, &further),
+            r#"{"topic":"shop.\"orders\"","partition":2,"offset":41,"row":2,"timestamp":null,"key":null,"value":null}"#
+        );
+        assert_eq!(line(false, &further), "null");
     }
 
     proptest! {

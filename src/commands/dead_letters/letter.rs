@@ -173,6 +173,11 @@ impl<'a> Letter<'a> {
         self.told("__connect.errors.exception.message")
     }
 
+    /// Where it happened inside a transform, or inside another tool; several lines. It may quote the record.
+    pub(super) fn trace(&self) -> Option<Cow<'_, str>> {
+        self.told("__connect.errors.exception.stacktrace")
+    }
+
     /// Whether txconnect has written it. Its messages never hold a value of the record; those of other tools may.
     pub(super) fn is_of_txconnect(&self) -> bool {
         self.headers[self.added.clone()].iter().any(|(name, _)| name.starts_with(ADDED[1]))
@@ -261,6 +266,12 @@ pub(super) mod tests {
     /// A letter of the pipeline `transactions`, of the record `cash_ins/2/345`, whose own headers are these.
     pub(in super::super) fn letter<'a>(own: &[Pair<'a>]) -> Letter<'a> {
         with_headers(&[own, &OURS].concat())
+    }
+
+    /// A letter that a transform has died at.
+    pub(in super::super) fn letter_with_trace(trace: &str) -> Letter<'_> {
+        let trace = ("__connect.errors.exception.stacktrace", Some(trace.as_bytes()));
+        with_headers(&[&OURS[..], &[trace]].concat())
     }
 
     /// A letter that nobody has said anything about.

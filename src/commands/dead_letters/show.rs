@@ -1,5 +1,6 @@
 //! `dead-letters show`: one letter with what is told about it.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::ops::ControlFlow;
 
@@ -9,7 +10,7 @@ use super::letter::{Letter, Origin, Place};
 use super::list::{all_of, json_line, say_missing};
 use super::look::{PartitionView, look};
 use super::scan::{Range, scan};
-use super::wording::{Datum, NOTHING, State, Told, shown};
+use super::wording::{Datum, NOTHING, State, Told, lines, shown};
 use super::{CommandError, Opened, ShowArguments};
 use crate::commands::print_result;
 use crate::terminal::numbers::counted;
@@ -107,6 +108,10 @@ fn text(letter: &Letter<'_>, state: State, values: bool) -> String {
     for (name, fact) in facts {
         let _ = writeln!(text, "  {name:<10}  {fact}");
     }
+    for (index, line) in trace(letter, values).iter().enumerate() {
+        let label = if index == 0 { "trace" } else { "" };
+        let _ = writeln!(text, "  {label:<10}  {line}");
+    }
     let mut headers = letter.own_headers().peekable();
     if headers.peek().is_none() {
         let _ = writeln!(text, "  {:<10}  {NOTHING}", "headers");
@@ -116,6 +121,19 @@ fn text(letter: &Letter<'_>, state: State, values: bool) -> String {
         let _ = writeln!(text, "  {label:<10}  {}: {}", shown(name), datum(value, values));
     }
     text
+}
+
+/// The lines of the trace; only how many there are, unless values are asked for: a transform that dies may have said
+/// anything.
+fn trace(letter: &Letter<'_>, values: bool) -> Vec<String> {
+    match letter.trace() {
+        None => Vec::new(),
+        Some(trace) if values => lines(&trace),
+        Some(trace) => {
+            let count = trace.lines().count() as u64;
+            vec![format!("{}, shown with --values", counted(count, "line", "lines"))]
+        }
+    }
 }
 
 fn json(letter: &Letter<'_>, state: State, values: bool) -> Result<String, CommandError> {
@@ -135,6 +153,8 @@ fn json(letter: &Letter<'_>, state: State, values: bool) -> Result<String, Comma
         key: Option<Datum>,
         #[serde(skip_serializing_if = "Option::is_none")]
         value: Option<Datum>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        trace: Option<String>,
     }
     let datum = |bytes: Option<&[u8]>| bytes.filter(|_| values).map(Datum::of);
     let headers = letter
@@ -142,13 +162,28 @@ fn json(letter: &Letter<'_>, state: State, values: bool) -> Result<String, Comma
         .map(|(name, value)| HeaderLine { name, bytes: value.map(<[u8]>::len), value: datum(value) })
         .collect();
     let told = Told::of(letter, state, values);
-    json_line(&Line { told, headers, key: datum(letter.key), value: datum(letter.value) })
+    let trace = letter.trace().filter(|_| values).map(Cow::into_owned);
+    json_line(&Line { told, headers, key: datum(letter.key), value: datum(letter.value), trace })
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::letter::tests::letter;
+    use super::super::letter::tests::{letter, letter_with_trace};
     use super::*;
+
+    #[test]
+    fn a_trace_is_shown_line_by_line_when_asked_for() {
+        let letter = letter_with_trace("at <mask>::run\n  \u{1b}[31mat main");
+        let without = text(&letter, State::Waiting, false);
+        assert!(without.contains("  trace       2 lines, shown with --values\n"), "{without}");
+        let with = text(&letter, State::Waiting, true);
+        assert!(
+            with.contains("  trace       at <mask>::run\n                \\u{1b}[31mat main\n"),
+            "{with}"
+        );
+        assert!(!json(&letter, State::Waiting, false).unwrap().contains("mask"));
+        assert!(json(&letter, State::Waiting, true).unwrap().contains("at <mask>::run"));
+    }
 
     #[test]
     fn values_are_shown_only_when_asked_for() {

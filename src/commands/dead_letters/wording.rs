@@ -76,6 +76,11 @@ fn escaped(characters: impl Iterator<Item = char>) -> String {
     text
 }
 
+/// The lines of a text, each without characters that steer a terminal.
+pub(super) fn lines(text: &str) -> Vec<String> {
+    text.lines().map(|line| escaped(line.chars())).collect()
+}
+
 /// Text of a header that may be missing.
 pub(super) fn told(text: Option<Cow<'_, str>>) -> Option<String> {
     text.filter(|text| !text.is_empty()).map(|text| shown(&text))

@@ -21,7 +21,7 @@ use crate::delivery::{Assignment, Event, Inherited, Note, NoteError, StreamsNote
 use crate::pipeline::backoff::Backoff;
 use crate::pipeline::lane::Command;
 use crate::pipeline::shared::Failure;
-use crate::pipeline::topic::Topic;
+use crate::pipeline::topic::{Destination, Topic};
 
 /// How long this thread waits for the sink before it goes on serving the group.
 const MOMENT: Duration = Duration::from_millis(200);
@@ -49,8 +49,8 @@ pub(super) struct Starts {
     resting: Vec<(TopicPartition, Instant)>,
     fences: HashMap<TopicPartition, Fences>,
     asked: Option<Asked>,
-    /// Topics whose tables are ready.
-    prepared: BTreeSet<String>,
+    /// Topics, after routing, whose tables are ready.
+    prepared: BTreeSet<Arc<str>>,
 }
 
 #[derive(Default)]
@@ -63,7 +63,7 @@ struct Fences {
 /// A question to the sink that is not answered yet.
 struct Asked {
     starting: Vec<Starting>,
-    topics: Vec<Arc<Topic>>,
+    tables: Vec<Arc<Destination>>,
     answer: Receiver<Result<SinkAnswer, SinkError>>,
     task: AbortHandle,
     /// Partitions that were taken back meanwhile.
@@ -257,25 +257,28 @@ impl Source {
         for starting in &mut starting {
             starting.inherited = self.inherited(starting)?;
         }
-        let mut topics: Vec<Arc<Topic>> = Vec::new();
-        for name in starting.iter().map(|starting| &starting.partition.topic) {
-            if !topics.iter().any(|topic| topic.name == *name) {
-                topics.push(self.topic_of(name)?);
+        let mut tables: Vec<Arc<Destination>> = Vec::new();
+        let topics: BTreeSet<&Arc<str>> = starting.iter().map(|starting| &starting.partition.topic).collect();
+        for name in topics {
+            for destination in self.topic_of(name)?.destinations() {
+                let known = |topic: &Arc<str>| tables.iter().any(|table| table.topic == *topic);
+                if !self.starts.prepared.contains(&destination.topic) && !known(&destination.topic) {
+                    tables.push(Arc::clone(destination));
+                }
             }
         }
-        topics.retain(|topic| !self.starts.prepared.contains(&*topic.name));
         let claims: Vec<Claim> = starting.iter().map(Starting::claim).collect();
         let sink = Arc::clone(&self.pipeline.sink);
         let store = self.offsets.clone();
         let streams = self.streams.clone();
         let inherited: Vec<StreamsNote> =
             starting.iter().map(|starting| starting.inherited.clone()).collect();
-        let tables = topics.clone();
+        let to_prepare = tables.clone();
         let (answer_to, answer) = sync_channel(1);
         let task = self.runtime.spawn(async move {
             let asked = async {
-                for topic in &tables {
-                    sink.prepare(&topic.name, topic.columns()).await?;
+                for table in &to_prepare {
+                    sink.prepare(&table.topic, table.columns()).await?;
                 }
                 let mut answer = SinkAnswer::default();
                 if let Some(store) = store {
@@ -296,7 +299,7 @@ impl Source {
             drop(answer_to.send(asked.await));
         });
         let task = task.abort_handle();
-        self.starts.asked = Some(Asked { starting, topics, answer, task, gone: BTreeSet::new() });
+        self.starts.asked = Some(Asked { starting, tables, answer, task, gone: BTreeSet::new() });
         Ok(())
     }
 
@@ -310,7 +313,7 @@ impl Source {
                 return Err(Failure::fatal("the task that prepares the sink has ended early", None));
             }
         };
-        let Some(Asked { starting, topics, gone, .. }) = self.starts.asked.take() else { return Ok(()) };
+        let Some(Asked { starting, tables, gone, .. }) = self.starts.asked.take() else { return Ok(()) };
         let is_ours = |starting: &Starting| !gone.contains(&starting.partition);
         let SinkAnswer { claimed, published } = match answer {
             Ok(answer) => answer,
@@ -331,7 +334,7 @@ impl Source {
             Err(other) => return Err(Failure::fatal(other.to_string(), None)),
         };
         self.starts.backoff = Backoff::new();
-        self.starts.prepared.extend(topics.iter().map(|topic| topic.name.to_string()));
+        self.starts.prepared.extend(tables.iter().map(|table| Arc::clone(&table.topic)));
         let mut starts = Vec::with_capacity(starting.len());
         if self.offsets.is_some() {
             for (starting, claimed) in starting.into_iter().zip(claimed) {
@@ -617,7 +620,7 @@ impl Source {
         if let Some(topic) = self.topics.get(&**name) {
             return Ok(Arc::clone(topic));
         }
-        let topic = Topic::of(&self.pipeline, name)
+        let topic = Topic::of(&self.pipeline, name, &mut self.destinations)
             .map_err(|error| Failure::fatal(format!("{name}: {error}"), None))?;
         let topic = Arc::new(topic);
         self.topics.insert(name.to_string(), Arc::clone(&topic));
@@ -636,7 +639,12 @@ impl Source {
             if self.streams.is_some() {
                 // The group knows whose the partition is, and its commits which rows count: there is nothing to dispute.
                 self.give_back(std::slice::from_ref(&partition), true);
-                self.starts.prepared.remove(&*partition.topic);
+                // Whichever of its tables it was, it may be another one now.
+                if let Some(topic) = self.topics.get(&*partition.topic) {
+                    for destination in topic.destinations() {
+                        self.starts.prepared.remove(&destination.topic);
+                    }
+                }
                 self.starts.resting.push((partition, Instant::now() + STREAM_REST));
                 continue;
             }

@@ -63,7 +63,7 @@ impl Source {
         let first = self.subscribed.is_empty() && self.topics.is_empty();
         for (name, _) in &wanted {
             if !self.topics.contains_key(name) {
-                let topic = Topic::of(&self.pipeline, name).map_err(|error| {
+                let topic = Topic::of(&self.pipeline, name, &mut self.destinations).map_err(|error| {
                     Failure::fatal(
                         format!("{name}: {error}"),
                         Some("write the schema, or change the pattern".to_owned()),

@@ -14,6 +14,7 @@
 //! | [`config`] | what a pipeline file says of a transform |
 //! | [`batch`] | records on their way into a guest, column by column |
 //! | [`output`] | what came back, checked |
+//! | [`native`] | batches for code that is no guest |
 //! | [`module`] | [`Host`] and [`Module`]: loading, compiling, describing |
 //! | [`transform`] | [`Transform`]: calling a guest within its limits |
 
@@ -24,6 +25,7 @@ mod engine;
 mod guest;
 mod imports;
 pub mod module;
+pub mod native;
 pub mod output;
 mod records;
 pub mod transform;

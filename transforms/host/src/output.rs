@@ -6,6 +6,8 @@ use crate::batch::{Column, Headers};
 
 /// The longest name of a topic that Kafka takes, in bytes.
 const LONGEST_TOPIC: usize = 249;
+/// The most topics that one answer names: rows are sorted by topic afterwards, outside the guest's time.
+pub(crate) const MOST_TOPICS: usize = 1000;
 /// The longest class of a failure, in bytes.
 const LONGEST_CODE: usize = 64;
 /// The longest message of a failure, in bytes.
@@ -286,6 +288,9 @@ fn check_column(name: &str, column: &Column, rows: usize) -> Result<(), Malforme
 
 fn check_topics(names: &[String], of: &[u32], rows: usize) -> Result<(), Malformed> {
     length("the topics of rows", of.len(), rows, false)?;
+    if names.len() > MOST_TOPICS {
+        return Err(malformed(format!("it names {} topics, and {MOST_TOPICS} are the most", names.len())));
+    }
     if let Some(topic) = of.iter().find(|&&topic| topic as usize >= names.len()) {
         return Err(malformed(format!(
             "a row's topic is number {topic}, and it names {} topics",
@@ -363,7 +368,13 @@ pub(crate) fn one_line(text: &str) -> String {
             line.push('…');
             break;
         }
-        line.push(if character.is_control() { ' ' } else { character });
+        line.push(if steers(character) { ' ' } else { character });
     }
     line
+}
+
+/// Whether a character does something to a line instead of standing in it.
+fn steers(character: char) -> bool {
+    // Line and paragraph separators, and what turns the direction of text round.
+    character.is_control() || matches!(character, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }

@@ -215,6 +215,8 @@ fn a_row_that_is_put_says_so_and_has_its_place_in_the_order() {
                 "must_id": "x", "at": 0, "_CHANGE_TYPE": "UPSERT", "_CHANGE_SEQUENCE_NUMBER": number
             }))
         );
+        let further = table.row(&Record { row: 11, ..record }).unwrap();
+        assert_eq!(further["_CHANGE_SEQUENCE_NUMBER"], format!("{number}/B"));
     }
     let mut table = Table::new(&upsert(&json!({ "newest_by": "at" })), &properties);
     let null = table.row_of(&document(&json!({ "at": null, "must_id": "x" }))).unwrap();
@@ -423,7 +425,7 @@ proptest! {
     #[test]
     fn no_record_makes_the_encoder_panic(
         value in any_json(), key in prop::collection::vec(any::<u8>(), 0..20), timestamp in any::<Option<i64>>(),
-        partition in any::<i32>(), offset in any::<i64>(), tombstone in any::<bool>(),
+        partition in any::<i32>(), offset in any::<i64>(), row in any::<u32>(), tombstone in any::<bool>(),
     ) {
         let value = document(&value);
         for newest_by in ["offset", "timestamp", "amount", "since"] {
@@ -432,7 +434,7 @@ proptest! {
             let mut table = Table::new(&extra, &everything());
             let value = if tombstone { Value::Tombstone } else { Value::Json { text: "", document: &value } };
             let record =
-                Record { topic: "t", partition, offset, timestamp, key: Some(&key), headers: &[], value };
+                Record { topic: "t", partition, offset, row, timestamp, key: Some(&key), headers: &[], value };
             let _ = table.encoder.encode(&record, &mut Vec::new());
         }
     }

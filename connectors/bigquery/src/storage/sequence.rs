@@ -9,8 +9,8 @@
 //! | `timestamp`, a column of integers, doubles, dates or times | value / partition / offset [/ row] |
 //! | a column of decimals | upper half of the value / lower half / position in two numbers |
 //!
-//! *row* counts the rows that one record has become, from 0, and is left out where it is 0. Where a decimal takes two
-//! numbers, partition (31 bits), offset (63) and row (32) share the other two. A value's number keeps the order of the
+//! *row* counts the rows that one record has become, from 0, and is left out where it is 0: a number that is not there is
+//! never compared with another than one that is larger than 0. Where a decimal takes two numbers, partition (31 bits), offset (63) and row (32) share the other two. A value's number keeps the order of the
 //! values; null comes first, together with the smallest 64-bit integer. The numbers of one pipeline always have the
 //! same form, so that rows that are written again have the same ones.
 
@@ -44,15 +44,12 @@ pub(crate) enum Rank {
 pub(crate) struct Sequence {
     tag: Tag,
     newest: Newest,
-    topic: String,
-    last: Option<(i32, i64)>,
-    row: u32,
 }
 
 impl Sequence {
     /// `tag` is that of the pseudo-column.
     pub(crate) fn new(tag: Tag, newest: Newest) -> Self {
-        Self { tag, newest, topic: String::new(), last: None, row: 0 }
+        Self { tag, newest }
     }
 
     /// The index of the column whose value decides.
@@ -64,8 +61,7 @@ impl Sequence {
     }
 
     /// Appends the field for a row of `record`; `rank` is that of the value of [`Self::column`].
-    pub(crate) fn write(&mut self, record: &Record<'_>, rank: Option<Rank>, out: &mut Vec<u8>) {
-        self.count_rows(record);
+    pub(crate) fn write(&self, record: &Record<'_>, rank: Option<Rank>, out: &mut Vec<u8>) {
         let partition = u64::from(record.partition.max(0).unsigned_abs());
         let offset = record.offset.max(0).unsigned_abs();
         self.tag.write(out);
@@ -79,7 +75,7 @@ impl Sequence {
         match rank {
             Some(Rank::Wide(value)) => {
                 let (upper, lower) = halves(value);
-                let row = u128::from(self.row);
+                let row = u128::from(record.row);
                 let (first, second) = halves(u128::from(partition) << 96 | u128::from(offset) << 32 | row);
                 for number in [upper, lower, first] {
                     write_hex(number, out);
@@ -95,27 +91,13 @@ impl Sequence {
                 write_hex(partition, out);
                 out.push(b'/');
                 write_hex(offset, out);
-                if self.row > 0 {
+                if record.row > 0 {
                     out.push(b'/');
-                    write_hex(u64::from(self.row), out);
+                    write_hex(u64::from(record.row), out);
                 }
             }
         }
         wire::set_length(start, 1, out);
-    }
-
-    fn count_rows(&mut self, record: &Record<'_>) {
-        let position = Some((record.partition, record.offset));
-        if self.topic != record.topic {
-            record.topic.clone_into(&mut self.topic);
-            self.last = None;
-        }
-        if self.last == position {
-            self.row = self.row.saturating_add(1);
-        } else {
-            self.last = position;
-            self.row = 0;
-        }
     }
 }
 

@@ -5,11 +5,11 @@ use super::super::wire::WireType;
 use super::*;
 
 fn record(topic: &str, partition: i32, offset: i64, timestamp: Option<i64>) -> Record<'_> {
-    Record { topic, partition, offset, timestamp, key: None, headers: &[], value: Value::Tombstone }
+    Record { topic, partition, offset, row: 0, timestamp, key: None, headers: &[], value: Value::Tombstone }
 }
 
 /// The text of the field.
-fn text(sequence: &mut Sequence, record: &Record<'_>, rank: Option<Rank>) -> String {
+fn text(sequence: &Sequence, record: &Record<'_>, rank: Option<Rank>) -> String {
     let mut out = Vec::new();
     sequence.write(record, rank, &mut out);
     assert_eq!((out[0], usize::from(out[1])), (0x0a, out.len() - 2));
@@ -33,43 +33,46 @@ fn numbers(text: &str) -> [u64; 4] {
 /// The numbers for a value of a column, at one position.
 fn of_column(plan: &ValuePlan<()>, document: Option<&Document<'_>>, partition: i32, offset: i64) -> [u64; 4] {
     let rank = rank(plan, document, FinerTimes::BadRecord).unwrap();
-    numbers(&text(&mut sequence(Newest::Column(0)), &record("t", partition, offset, None), Some(rank)))
+    numbers(&text(&sequence(Newest::Column(0)), &record("t", partition, offset, None), Some(rank)))
 }
 
 #[test]
 fn the_text_has_no_more_digits_than_it_needs() {
-    let mut offset = sequence(Newest::Offset);
-    assert_eq!(text(&mut offset, &record("t", 3, 1_000_000, Some(5)), None), "3/F4240");
-    assert_eq!(text(&mut offset, &record("t", 0, 0, None), None), "0/0");
-    let mut timestamp = sequence(Newest::Timestamp);
-    assert_eq!(text(&mut timestamp, &record("t", 3, 7, Some(1_763_900_000_123)), None), "19AB0A2077C/3/7");
-    assert_eq!(text(&mut timestamp, &record("t", 3, 8, None), None), "0/3/8");
+    let offset = sequence(Newest::Offset);
+    assert_eq!(text(&offset, &record("t", 3, 1_000_000, Some(5)), None), "3/F4240");
+    assert_eq!(text(&offset, &record("t", 0, 0, None), None), "0/0");
+    let timestamp = sequence(Newest::Timestamp);
+    assert_eq!(text(&timestamp, &record("t", 3, 7, Some(1_763_900_000_123)), None), "19AB0A2077C/3/7");
+    assert_eq!(text(&timestamp, &record("t", 3, 8, None), None), "0/3/8");
     let largest = record("t", i32::MAX, i64::MAX, Some(i64::MAX));
-    assert_eq!(text(&mut timestamp, &largest, None), "8000000000000000/7FFFFFFF/7FFFFFFFFFFFFFFF");
+    assert_eq!(text(&timestamp, &largest, None), "8000000000000000/7FFFFFFF/7FFFFFFFFFFFFFFF");
 }
 
 #[test]
 fn rows_of_one_record_are_ordered_as_they_come() {
-    let mut sequence = sequence(Newest::Offset);
-    let mut next = |topic: &str, offset| text(&mut sequence, &record(topic, 1, offset, None), None);
-    assert_eq!(next("a", 9), "1/9");
-    assert_eq!(next("a", 9), "1/9/1");
-    assert_eq!(next("a", 9), "1/9/2");
-    assert_eq!(next("b", 9), "1/9");
-    assert_eq!(next("b", 10), "1/A");
-    assert_eq!(next("b", 9), "1/9");
+    let rows = |newest, rank| {
+        let at = |row| Record { row, ..record("t", 1, 9, Some(4)) };
+        [0, 1, 2, u32::MAX].map(|row| text(&sequence(newest), &at(row), rank))
+    };
+    assert_eq!(rows(Newest::Offset, None), ["1/9", "1/9/1", "1/9/2", "1/9/FFFFFFFF"]);
+    assert_eq!(rows(Newest::Timestamp, None), ["5/1/9", "5/1/9/1", "5/1/9/2", "5/1/9/FFFFFFFF"]);
+    assert_eq!(
+        rows(Newest::Column(0), Some(Rank::Narrow(10))),
+        ["A/1/9", "A/1/9/1", "A/1/9/2", "A/1/9/FFFFFFFF"]
+    );
 }
 
 #[test]
 fn a_decimal_leaves_room_for_the_whole_position() {
     let largest = Rank::Wide(u128::MAX);
-    let mut sequence = sequence(Newest::Column(0));
+    let sequence = sequence(Newest::Column(0));
     let at = record("t", i32::MAX, i64::MAX, None);
     assert_eq!(
-        text(&mut sequence, &at, Some(largest)),
+        text(&sequence, &at, Some(largest)),
         "FFFFFFFFFFFFFFFF/FFFFFFFFFFFFFFFF/7FFFFFFF7FFFFFFF/FFFFFFFF00000000"
     );
-    assert!(text(&mut sequence, &at, Some(largest)).ends_with("FFFFFFFF00000001"));
+    assert!(text(&sequence, &Record { row: 1, ..at }, Some(largest)).ends_with("FFFFFFFF00000001"));
+    assert!(text(&sequence, &Record { row: u32::MAX, ..at }, Some(largest)).ends_with("FFFFFFFFFFFFFFFF"));
 }
 
 #[test]
@@ -128,9 +131,27 @@ proptest! {
     #[test]
     fn positions_are_ordered_by_partition_and_offset(left in any_position(), right in any_position()) {
         let of = |(partition, offset)| {
-            numbers(&text(&mut sequence(Newest::Offset), &record("t", partition, offset, None), None))
+            numbers(&text(&sequence(Newest::Offset), &record("t", partition, offset, None), None))
         };
         prop_assert_eq!(of(left).cmp(&of(right)), left.cmp(&right));
+    }
+
+    #[test]
+    fn rows_are_ordered_behind_everything_else(
+        newest in prop::sample::select(vec![Newest::Offset, Newest::Timestamp, Newest::Column(0)]), wide in any::<bool>(),
+        left in (0..2_u64, any_position(), 0..3_u32), right in (0..2_u64, any_position(), prop_oneof![0..3_u32, any::<u32>()]),
+    ) {
+        let of = |(value, (partition, offset), row): (u64, (i32, i64), u32)| {
+            let rank = match newest {
+                Newest::Column(_) if wide => Some(Rank::Wide(u128::from(value))),
+                Newest::Column(_) => Some(Rank::Narrow(value)),
+                Newest::Offset | Newest::Timestamp => None,
+            };
+            let at = Record { row, ..record("t", partition, offset, Some(value.cast_signed())) };
+            numbers(&text(&sequence(newest), &at, rank))
+        };
+        let place = |(value, position, row)| (if newest == Newest::Offset { 0 } else { value }, position, row);
+        prop_assert_eq!(of(left).cmp(&of(right)), place(left).cmp(&place(right)));
     }
 
     #[test]
@@ -139,7 +160,7 @@ proptest! {
         here in any_position(), there in any_position(),
     ) {
         let of = |timestamp, (partition, offset)| {
-            numbers(&text(&mut sequence(Newest::Timestamp), &record("t", partition, offset, timestamp), None))
+            numbers(&text(&sequence(Newest::Timestamp), &record("t", partition, offset, timestamp), None))
         };
         prop_assert_eq!(of(left, here).cmp(&of(right, there)), (left, here).cmp(&(right, there)));
     }

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use crate::local::{ids, place, script, server, sink_of, status};
 use crate::support::{
-    self, batch, keyed_batch, offsets, record_json, records, schema, schema_of, write_patiently,
+    self, batch, batch_of_rows, keyed_batch, offsets, record_json, records, schema, schema_of,
+    write_patiently,
 };
 use futures::future::join_all;
 use serde_json::{Value as Json, json};
@@ -345,4 +346,38 @@ async fn an_older_row_that_arrives_later_changes_nothing_and_a_tombstone_deletes
     let rows = server.rows("p", "d", "t").unwrap();
     assert_eq!(rows.len(), 1);
     assert_eq!((&rows[0]["id"], &rows[0]["note"]), (&json!(1), &json!("new")));
+}
+
+#[tokio::test]
+async fn of_the_rows_of_one_record_the_last_stays_in_whatever_order_they_come() {
+    for newest_by in ["offset", "timestamp", "at", "amount"] {
+        let server = server().await;
+        let sink = sink_of(&server, &json!({ "write": "upsert", "key": ["id"], "newest_by": newest_by }));
+        let writer = sink.writer("test");
+        let write = async |offset: i64, rows: &[u32]| {
+            let values: Vec<Json> = rows
+                .iter()
+                .map(|row| {
+                    let mut value = record_json(1);
+                    value["note"] = json!(format!("{offset}, row {row}"));
+                    value
+                })
+                .collect();
+            let rows: Vec<_> = rows
+                .iter()
+                .zip(&values)
+                .map(|(&row, value)| (offset, row, &Json::Null, Some(value)))
+                .collect();
+            writer.write(&mut [batch_of_rows(&sink, "t", &schema(), &rows)], &[]).await.unwrap();
+        };
+        write(7, &[2]).await;
+        write(7, &[0, 1]).await;
+        write(6, &[0, 1, 2, 3, 4]).await;
+        let note = || server.rows("p", "d", "t").unwrap()[0]["note"].clone();
+        assert_eq!(note(), "7, row 2", "{newest_by}");
+        write(7, &[0, 1, 2, 3]).await;
+        assert_eq!(note(), "7, row 3", "{newest_by}");
+        write(8, &[0]).await;
+        assert_eq!(note(), "8, row 0", "{newest_by}");
+    }
 }

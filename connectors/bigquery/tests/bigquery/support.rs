@@ -91,16 +91,27 @@ pub(crate) fn keyed_batch(
     schema: &TableSchema,
     records: &[(i64, Json, Option<Json>)],
 ) -> Batch {
+    let rows: Vec<_> = records.iter().map(|(offset, key, value)| (*offset, 0, key, value.as_ref())).collect();
+    batch_of_rows(sink, topic, schema, &rows)
+}
+
+/// A sealed batch of rows with the offset of their record, their place among its rows, key and value.
+pub(crate) fn batch_of_rows(
+    sink: &BigQuerySink,
+    topic: &str,
+    schema: &TableSchema,
+    rows: &[(i64, u32, &Json, Option<&Json>)],
+) -> Batch {
     let mut encoder = sink.encoder(topic, Some(schema)).unwrap();
     let mut batch = Batch::new(sink.table(topic));
-    for (offset, key, value) in records {
+    for (offset, row, key, value) in rows {
         let key = key.to_string();
-        let document = value.as_ref().map(document);
+        let document = value.map(document);
         let record = Record {
             topic,
             partition: 0,
             offset: *offset,
-            row: 0,
+            row: *row,
             timestamp: None,
             key: Some(key.as_bytes()),
             headers: &[],
