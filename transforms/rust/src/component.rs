@@ -1,12 +1,13 @@
 //! What `#[transform]` makes of a function: a component that exports `batches`.
 
-use std::cell::RefCell;
+use std::cell::OnceCell;
 use std::rc::Rc;
 
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 
-use crate::columns::{Batch, Rows, check};
+use crate::columns::Batch;
+use crate::rows::{Rows, RowsOfRecord};
 use crate::{Error, Record, Result};
 
 /// The interface, generated from its WIT.
@@ -17,12 +18,64 @@ pub mod bindings {
         path: "../wit/1.0.0",
         world: "batch-transform",
         pub_export_macro: true,
-        export_macro_name: "export",
+        export_macro_name: "export_component",
         default_bindings_module: "::txconnect_transform::component::bindings",
     });
 }
 
-/// A function with what it wants to see.
+/// A transform of whole batches: for those who want to go through a batch column by column. [`export!`](crate::export)
+/// makes it the transform of its crate; `#[transform]` above a function does both.
+///
+/// ```
+/// use txconnect_transform::{Batch, BatchTransform, NoConfig, Rows, Wants, export};
+///
+/// /// Drops records without a value.
+/// struct DropTombstones;
+///
+/// impl BatchTransform for DropTombstones {
+///     type Config = NoConfig;
+///     const NAME: &'static str = env!("CARGO_PKG_NAME");
+///     const VERSION: &'static str = env!("CARGO_PKG_VERSION");
+///     const WANTS: Wants = Wants::NOTHING;
+///
+///     fn new(_: NoConfig) -> Result<Self, String> {
+///         Ok(Self)
+///     }
+///
+///     fn transform(&self, batch: &Batch, rows: &mut Rows) -> Result<(), String> {
+///         (0..batch.len()).filter(|&record| batch.value(record).is_some()).for_each(|record| rows.keep(record));
+///         Ok(())
+///     }
+/// }
+///
+/// export!(DropTombstones);
+/// # fn main() {}
+/// ```
+pub trait BatchTransform: Sized + 'static {
+    /// What it is given by the pipeline file.
+    type Config: Settings;
+    /// Its name.
+    const NAME: &'static str;
+    /// Its version.
+    const VERSION: &'static str;
+    /// What it wants to see.
+    const WANTS: Wants;
+
+    /// Takes its config.
+    ///
+    /// # Errors
+    /// Why the config does not fit; the pipeline does not start then.
+    fn new(config: Self::Config) -> Result<Self, String>;
+
+    /// Transforms a batch. A record without a row and without a failure is filtered out.
+    ///
+    /// # Errors
+    /// Nothing of the batch could be transformed; it is tried again in smaller parts.
+    fn transform(&self, batch: &Batch, rows: &mut Rows) -> Result<(), String>;
+}
+
+/// What `#[transform]` makes of a function.
+#[doc(hidden)]
 pub trait Function: 'static {
     /// What it is given by the pipeline file.
     type Config: Settings;
@@ -37,11 +90,43 @@ pub trait Function: 'static {
     ///
     /// # Errors
     /// What the function says.
-    fn call(record: Record, config: &Self::Config) -> Result<Vec<Record>>;
+    fn call(record: Record, config: &Self::Config, rows: &mut RowsOfRecord<'_>) -> Result<()>;
 }
 
-/// What a function wants to see beside topic and value.
-#[derive(Clone, Copy, Debug)]
+/// A function, record by record over a batch.
+#[doc(hidden)]
+#[derive(Debug)]
+pub struct Each<F: Function> {
+    config: F::Config,
+}
+
+impl<F: Function> BatchTransform for Each<F> {
+    type Config = F::Config;
+    const NAME: &'static str = F::NAME;
+    const VERSION: &'static str = F::VERSION;
+    const WANTS: Wants = F::WANTS;
+
+    fn new(config: F::Config) -> Result<Self, String> {
+        Ok(Self { config })
+    }
+
+    fn transform(&self, batch: &Batch, rows: &mut Rows) -> Result<(), String> {
+        for source in 0..batch.len() {
+            if !F::WANTS.tombstones && batch.value(source).is_none() {
+                rows.keep(source);
+                continue;
+            }
+            let record = Record::of(rows.batch(), source);
+            if let Err(error) = F::call(record, &self.config, &mut RowsOfRecord { rows, source }) {
+                rows.fail(source, error);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What a transform wants to see beside topic and value. What is not wanted is not there, and costs nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Wants {
     /// Keys.
     pub keys: bool,
@@ -49,11 +134,17 @@ pub struct Wants {
     pub headers: bool,
     /// Partitions, offsets and timestamps.
     pub positions: bool,
-    /// Records without a value.
+    /// Records without a value, where the transform is a function; otherwise they pass by untouched.
     pub tombstones: bool,
 }
 
-/// A config.
+impl Wants {
+    /// Topic and value alone.
+    pub const NOTHING: Self = Self { keys: false, headers: false, positions: false, tombstones: false };
+}
+
+/// A config: a struct below `#[config]`, or [`NoConfig`].
+#[diagnostic::on_unimplemented(message = "`{Self}` is no config", note = "put `#[config]` above the struct")]
 pub trait Settings: Sized + 'static {
     /// Its JSON Schema as text; empty where there is none.
     fn schema() -> String;
@@ -86,75 +177,56 @@ impl<T: DeserializeOwned + JsonSchema + 'static> Settings for T {
     }
 
     fn read(json: &str) -> Result<Self, String> {
-        serde_json::from_str(json).map_err(|error| Error::from(error).message().to_owned())
+        // A config of which nothing has to be said may be left out.
+        let json = if json == "null" { "{}" } else { json };
+        serde_json::from_str(json)
+            .map_err(|error| Error::from(error).message().replacen("the value", "the config", 1))
     }
 }
 
-/// Transforms a batch: rows, and the records that failed.
-pub fn transform<F: Function>(batch: Batch, config: &F::Config) -> (Rows, Vec<(u32, Error)>) {
-    let batch = Rc::new(batch);
-    let mut rows = Rows::default();
-    let mut failures = Vec::new();
-    for index in 0..batch.len() {
-        let record = Record::of(&batch, index);
-        if !F::WANTS.tombstones && record.value().is_none() {
-            rows.push(&batch, index, &record);
-            continue;
-        }
-        let transformed = F::call(record, config).and_then(|transformed| {
-            transformed.iter().try_for_each(|row| check(row, F::WANTS.keys, F::WANTS.headers))?;
-            Ok(transformed)
-        });
-        match transformed {
-            Ok(transformed) => transformed.iter().for_each(|row| rows.push(&batch, index, row)),
-            Err(error) => failures.push((u32::try_from(index).unwrap_or(u32::MAX), error)),
-        }
-    }
-    (rows, failures)
-}
-
-/// A place for the config of the one function of a component.
+/// The one transform of a component, once it has its config.
+#[doc(hidden)]
 #[derive(Debug)]
-pub struct Configured<T>(RefCell<Option<Rc<T>>>);
+pub struct Started<T>(OnceCell<T>);
 
-impl<T: Settings> Configured<T> {
+impl<T: BatchTransform> Started<T> {
     /// Nothing yet.
     #[must_use]
-    pub const fn new() -> Self {
-        Self(RefCell::new(None))
+    pub const fn not_yet() -> Self {
+        Self(OnceCell::new())
     }
 
     /// Reads the config.
     ///
     /// # Errors
-    /// See [`Settings::read`].
-    pub fn read(&self, json: &str) -> Result<(), String> {
-        *self.0.borrow_mut() = Some(Rc::new(T::read(json)?));
-        Ok(())
+    /// It does not fit.
+    pub fn init(&self, json: &str) -> Result<(), String> {
+        let transform = T::new(T::Config::read(json)?)?;
+        self.0.set(transform).map_err(|_| "the transform has been started before".to_owned())
     }
 
-    /// The config.
+    /// Transforms a batch.
     ///
     /// # Errors
-    /// It has not been read.
-    pub fn get(&self) -> Result<Rc<T>, String> {
-        self.0.borrow().clone().ok_or_else(|| "the transform was not given its config".to_owned())
-    }
-}
-
-impl<T: Settings> Default for Configured<T> {
-    fn default() -> Self {
-        Self::new()
+    /// It was not started, or says itself why not.
+    pub fn transform(&self, mut batch: Batch) -> Result<Rows, String> {
+        let transform = self.0.get().ok_or("the transform was not given its config")?;
+        batch.index_headers();
+        let batch = Rc::new(batch);
+        let mut rows = Rows::new(Rc::clone(&batch), T::WANTS);
+        transform.transform(&batch, &mut rows)?;
+        Ok(rows)
     }
 }
 
 /// Translates between the interface's types and ours; only there in a component.
+#[doc(hidden)]
 #[cfg(target_arch = "wasm32")]
 pub mod border {
     use super::bindings::exports::txconnect::transform::batches as wit;
     use super::bindings::txconnect::transform::description::{Description, Needs};
-    use super::{Batch, Function, Settings, transform};
-    use crate::columns::Column;
+    use super::{Batch, BatchTransform, Rows, Settings};
+    use crate::columns::{Column, Headers};
 
     fn into(column: wit::Column) -> Column {
         Column { data: column.data, ends: column.ends, nulls: column.nulls }
@@ -164,26 +236,22 @@ pub mod border {
         wit::Column { data: column.data, ends: column.ends, nulls: column.nulls }
     }
 
-    /// `describe`
+    /// What `describe` answers.
     #[must_use]
-    pub fn describe<F: Function>() -> Description {
+    pub fn describe<T: BatchTransform>() -> Description {
         let wanted = |wanted: bool, part: Needs| if wanted { part } else { Needs::empty() };
-        let needs = wanted(F::WANTS.keys, Needs::KEYS)
-            | wanted(F::WANTS.headers, Needs::HEADERS)
-            | wanted(F::WANTS.positions, Needs::POSITIONS);
-        let (name, version) = (F::NAME.to_owned(), F::VERSION.to_owned());
-        Description { name, version, needs, config_schema: F::Config::schema() }
+        let needs = wanted(T::WANTS.keys, Needs::KEYS)
+            | wanted(T::WANTS.headers, Needs::HEADERS)
+            | wanted(T::WANTS.positions, Needs::POSITIONS);
+        let (name, version) = (T::NAME.to_owned(), T::VERSION.to_owned());
+        Description { name, version, needs, config_schema: T::Config::schema() }
     }
 
-    /// `transform`
-    pub fn run<F: Function>(batch: wit::Batch, config: &F::Config) -> wit::Output {
-        let mut next = 0;
-        let mut first_header = Vec::with_capacity(batch.headers.counts.len());
-        for &count in &batch.headers.counts {
-            first_header.push(next);
-            next += count as usize;
-        }
-        let batch = Batch {
+    /// The batch that `transform` is given.
+    #[must_use]
+    pub fn batch(batch: wit::Batch) -> Batch {
+        let headers = batch.headers;
+        Batch {
             topics: batch.topics,
             topic_of: batch.topic_of,
             partitions: batch.partitions,
@@ -191,66 +259,83 @@ pub mod border {
             timestamps: batch.timestamps,
             keys: into(batch.keys),
             values: into(batch.values),
-            header_counts: batch.headers.counts,
-            header_names: into(batch.headers.names),
-            header_values: into(batch.headers.values),
-            first_header,
-        };
-        let (rows, failures) = transform::<F>(batch, config);
+            headers: Headers {
+                counts: headers.counts,
+                names: into(headers.names),
+                values: into(headers.values),
+            },
+            first_header: Vec::new(),
+        }
+    }
+
+    /// What `transform` answers.
+    #[must_use]
+    pub fn output(rows: Rows) -> wit::Output {
         let topics = rows.topics;
         wit::Output {
             sources: rows.sources,
             keys: rows.keys.map(from),
             values: rows.values.map(from),
             routing: rows.topic_of.map(|topic_of| wit::Routing { topics, topic_of }),
-            headers: rows.headers.map(|(counts, names, values)| wit::Headers {
-                counts,
-                names: from(names),
-                values: from(values),
+            headers: rows.headers.map(|headers| wit::Headers {
+                counts: headers.counts,
+                names: from(headers.names),
+                values: from(headers.values),
             }),
-            failures: failures
+            failures: rows
+                .failures
                 .into_iter()
-                .map(|(record, error)| wit::Failure { record, code: error.code, message: error.message })
+                .map(|(record, error)| {
+                    let (code, message) = error.into_parts();
+                    wit::Failure { record, code, message }
+                })
                 .collect(),
         }
     }
 }
 
-/// Exports a [`Function`] as the component's transform. Elsewhere than in a component it does nothing.
-#[doc(hidden)]
+/// Makes a [`BatchTransform`] the transform of its crate. Elsewhere than in a component it does nothing.
 #[macro_export]
-macro_rules! export_component {
-    ($component:ident) => {
+macro_rules! export {
+    ($transform:ty) => {
         #[cfg(target_arch = "wasm32")]
         const _: () = {
             use $crate::component::bindings::exports::txconnect::transform::batches as wit;
 
+            struct Component;
+
             ::std::thread_local! {
-                static CONFIG: $crate::component::Configured<<$component as $crate::Function>::Config> =
-                    const { $crate::component::Configured::new() };
+                static STARTED: $crate::component::Started<$transform> =
+                    const { $crate::component::Started::not_yet() };
             }
 
-            impl wit::Guest for $component {
+            impl wit::Guest for Component {
                 fn describe() -> wit::Description {
-                    $crate::component::border::describe::<$component>()
+                    $crate::component::border::describe::<$transform>()
                 }
 
-                fn init(config: String) -> Result<(), String> {
-                    CONFIG.with(|place| place.read(&config))
+                fn init(config: ::std::string::String) -> ::std::result::Result<(), ::std::string::String> {
+                    STARTED.with(|started| started.init(&config))
                 }
 
-                fn transform(batch: wit::Batch) -> Result<wit::Output, String> {
-                    let config = CONFIG.with(|place| place.get())?;
-                    Ok($crate::component::border::run::<$component>(batch, &config))
+                fn transform(batch: wit::Batch) -> ::std::result::Result<wit::Output, ::std::string::String> {
+                    let batch = $crate::component::border::batch(batch);
+                    let rows = STARTED.with(|started| started.transform(batch))?;
+                    ::std::result::Result::Ok($crate::component::border::output(rows))
                 }
             }
 
-            $crate::component::bindings::export!($component with_types_in $crate::component::bindings);
+            $crate::component::bindings::export_component!(
+                Component with_types_in $crate::component::bindings
+            );
         };
         #[cfg(not(target_arch = "wasm32"))]
         const _: () = {
             // Used by the component alone.
-            let _ = <$component as $crate::Function>::call;
+            let _ = <$transform as $crate::BatchTransform>::transform;
         };
     };
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,18 +2,31 @@
 //! written, digit by digit.
 
 use std::borrow::Cow;
-use std::fmt;
+use std::ops::Range;
 
-use serde::de::{Deserialize, DeserializeOwned, Deserializer, MapAccess, Visitor};
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use crate::scan::{Scanner, Span};
 use crate::{Error, Result};
 
 /// The members of a JSON object, in their order. Values are JSON text.
+///
+/// Where a name occurs more than once, its last value counts, as for most readers of JSON; what changes or removes a
+/// member leaves none of the others behind.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Object<'a> {
-    members: Vec<(Cow<'a, str>, Cow<'a, str>)>,
+    text: &'a str,
+    members: Vec<Member<'a>>,
     changed: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Member<'a> {
+    name: Cow<'a, str>,
+    value: Cow<'a, str>,
+    /// Where name and value stand in the text, and which of its members this is; `None` where something was changed.
+    place: Option<(usize, Range<usize>)>,
 }
 
 impl<'a> Object<'a> {
@@ -22,35 +35,53 @@ impl<'a> Object<'a> {
     /// # Errors
     /// The text is not one JSON object.
     pub fn parse(text: &'a [u8]) -> Result<Self> {
-        let Members(members) = serde_json::from_slice(text)?;
-        Ok(Self { members, changed: false })
+        let not_an_object =
+            |at: usize| Error::new("shape", format!("the value is not a JSON object, at column {}", at + 1));
+        let text = std::str::from_utf8(text)?;
+        let mut scanner = Scanner::new(text);
+        let mut members = Vec::with_capacity(12);
+        loop {
+            match scanner.member() {
+                Ok(Some(Span { name, escaped, value, whole })) => {
+                    let name = if escaped {
+                        Cow::Owned(serde_json::from_str(&text[name.start - 1..=name.end])?)
+                    } else {
+                        Cow::Borrowed(&text[name])
+                    };
+                    let place = Some((members.len(), whole));
+                    members.push(Member { name, value: Cow::Borrowed(&text[value]), place });
+                }
+                Ok(None) => return Ok(Self { text, members, changed: false }),
+                Err(at) => return Err(not_an_object(at)),
+            }
+        }
     }
 
-    /// The value of a member, or `None` where there is no such member. A `null` is `None` too; to tell them apart, ask
-    /// for a `serde_json::Value`.
+    /// The value of a member, or `None` where there is no such member, or a `null`.
     ///
     /// # Errors
     /// The value is not a `T`.
-    pub fn get<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>> {
-        let Some(raw) = self.raw(name) else { return Ok(None) };
-        if raw == "null" {
-            return Ok(serde_json::from_str::<Option<T>>(raw).ok().flatten());
+    pub fn get<'o, T: Deserialize<'o>>(&'o self, name: &str) -> Result<Option<T>> {
+        match self.raw(name) {
+            None | Some("null") => Ok(None),
+            Some(raw) => serde_json::from_str(raw).map(Some).map_err(|error| {
+                let message =
+                    Error::from(error).message().replacen("the value", &format!("the field `{name}`"), 1);
+                Error::new("shape", message)
+            }),
         }
-        serde_json::from_str(raw)
-            .map(Some)
-            .map_err(|_| Error::new("shape", format!("the field `{name}` has another type than expected")))
     }
 
     /// The value of a member as JSON text.
     pub fn raw(&self, name: &str) -> Option<&str> {
-        self.members.iter().find(|(known, _)| known == name).map(|(_, value)| &**value)
+        self.members.iter().rfind(|member| member.name == name).map(|member| &*member.value)
     }
 
     /// Gives a member a value. A new member comes last.
     ///
     /// # Errors
     /// The value cannot be written as JSON.
-    pub fn set<T: serde::Serialize + ?Sized>(&mut self, name: &str, value: &T) -> Result<()> {
+    pub fn set<T: Serialize + ?Sized>(&mut self, name: &str, value: &T) -> Result<()> {
         let text = serde_json::to_string(value)
             .map_err(|_| Error::new("shape", format!("the field `{name}` cannot be written as JSON")))?;
         self.put(name, text);
@@ -63,24 +94,43 @@ impl<'a> Object<'a> {
     /// The text is not JSON.
     pub fn set_raw(&mut self, name: &str, json: impl Into<String>) -> Result<()> {
         let json = json.into();
-        serde_json::from_str::<&RawValue>(&json)
-            .map_err(|_| Error::new("shape", format!("the field `{name}` was given text that is not JSON")))?;
+        serde_json::from_str::<&RawValue>(&json).map_err(|_| {
+            Error::new("shape", format!("the field `{name}` was given text that is not JSON"))
+        })?;
         self.put(name, json);
         Ok(())
     }
 
     fn put(&mut self, name: &str, text: String) {
         self.changed = true;
-        match self.members.iter_mut().find(|(known, _)| known == name) {
-            Some((_, value)) => *value = Cow::Owned(text),
-            None => self.members.push((Cow::Owned(name.to_owned()), Cow::Owned(text))),
+        match self.only(name) {
+            Some(member) => {
+                member.value = Cow::Owned(text);
+                member.place = None;
+            }
+            None => self.members.push(Member {
+                name: Cow::Owned(name.to_owned()),
+                value: Cow::Owned(text),
+                place: None,
+            }),
         }
+    }
+
+    /// The last member of a name, once those before it are gone.
+    fn only(&mut self, name: &str) -> Option<&mut Member<'a>> {
+        let last = self.members.iter().rposition(|member| member.name == name)?;
+        let mut index = 0;
+        self.members.retain(|member| {
+            index += 1;
+            index > last || member.name != name
+        });
+        self.members.iter_mut().rfind(|member| member.name == name)
     }
 
     /// Takes a member out; says whether it was there.
     pub fn remove(&mut self, name: &str) -> bool {
         let before = self.members.len();
-        self.members.retain(|(known, _)| known != name);
+        self.members.retain(|member| member.name != name);
         let removed = self.members.len() < before;
         self.changed |= removed;
         removed
@@ -88,22 +138,21 @@ impl<'a> Object<'a> {
 
     /// Gives a member another name; says whether it was there. A member that had that name is replaced.
     pub fn rename(&mut self, name: &str, new: &str) -> bool {
-        if name == new || self.raw(name).is_none() {
-            return self.raw(name).is_some();
-        }
-        self.members.retain(|(known, _)| known != new);
-        for (known, _) in &mut self.members {
-            if known == name {
-                *known = Cow::Owned(new.to_owned());
+        let found = self.raw(name).is_some();
+        if found && name != new {
+            self.remove(new);
+            if let Some(member) = self.only(name) {
+                member.name = Cow::Owned(new.to_owned());
+                member.place = None;
+                self.changed = true;
             }
         }
-        self.changed = true;
-        true
+        found
     }
 
     /// The members' names, in their order.
     pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.members.iter().map(|(name, _)| &**name)
+        self.members.iter().map(|member| &*member.name)
     }
 
     /// Whether something was set, removed or renamed.
@@ -111,18 +160,32 @@ impl<'a> Object<'a> {
         self.changed
     }
 
-    /// The object as JSON text without white space between its members.
+    /// The object as JSON text. Members that were not changed are written as they were.
     pub fn to_json(&self) -> Vec<u8> {
-        let length = self.members.iter().map(|(name, value)| name.len() + value.len() + 4).sum::<usize>();
-        let mut out = Vec::with_capacity(length + 2);
+        let changed = self.members.iter().filter(|member| member.place.is_none());
+        let longer: usize = changed.map(|member| member.name.len() + member.value.len() + 4).sum();
+        let mut out = Vec::with_capacity(self.text.len() + longer + 2);
         out.push(b'{');
-        for (index, (name, value)) in self.members.iter().enumerate() {
-            if index > 0 {
+        let mut rest = self.members.as_slice();
+        while let Some((first, after)) = rest.split_first() {
+            if out.len() > 1 {
                 out.push(b',');
             }
-            write_name(name, &mut out);
-            out.push(b':');
-            out.extend_from_slice(value.as_bytes());
+            rest = after;
+            let Some((mut number, mut run)) = first.place.clone() else {
+                write_name(&first.name, &mut out);
+                out.push(b':');
+                out.extend_from_slice(first.value.as_bytes());
+                continue;
+            };
+            // Neighbours in the text are copied together.
+            while let Some((Some((next, whole)), after)) =
+                rest.split_first().map(|(next, after)| (&next.place, after))
+                && *next == number + 1
+            {
+                (number, run.end, rest) = (*next, whole.end, after);
+            }
+            out.extend_from_slice(&self.text.as_bytes()[run]);
         }
         out.push(b'}');
         out
@@ -141,59 +204,6 @@ fn write_name(name: &str, out: &mut Vec<u8>) {
     }
 }
 
-struct Members<'a>(Vec<(Cow<'a, str>, Cow<'a, str>)>);
-
-/// A name, borrowed where it has no escapes.
-struct Name<'a>(Cow<'a, str>);
-
-impl<'de> Deserialize<'de> for Name<'de> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Text;
-
-        impl<'de> Visitor<'de> for Text {
-            type Value = Name<'de>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a name")
-            }
-
-            fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Self::Value, E> {
-                Ok(Name(Cow::Borrowed(text)))
-            }
-
-            fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
-                Ok(Name(Cow::Owned(text.to_owned())))
-            }
-        }
-
-        deserializer.deserialize_str(Text)
-    }
-}
-
-impl<'de> Deserialize<'de> for Members<'de> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Map;
-
-        impl<'de> Visitor<'de> for Map {
-            type Value = Members<'de>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-                let mut members = Vec::with_capacity(8);
-                while let Some((Name(name), raw)) = map.next_entry::<Name<'de>, &'de RawValue>()? {
-                    members.push((name, Cow::Borrowed(raw.get())));
-                }
-                Ok(Members(members))
-            }
-        }
-
-        deserializer.deserialize_map(Map)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -203,43 +213,85 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_changed_stays_digit_by_digit() {
-        let json = br#"{"amount": 12345678901234567890.10, "n": { "b" : 1e2 }, "k\u0065y": "\u00e9"}"#;
+    fn what_is_not_changed_stays_as_it_was_written() {
+        let json = br#" {"amount": 12345678901234567890.10, "n": { "b" : 1e2 } ,"k\u0065y": "\u00e9"} "#;
         let mut object = Object::parse(json).unwrap();
         assert!(!object.is_changed());
         object.set("new", &7).unwrap();
         assert!(object.is_changed());
-        let expected = r#"{"amount":12345678901234567890.10,"n":{ "b" : 1e2 },"key":"\u00e9","new":7}"#;
-        assert_eq!(text(&object), expected);
+        assert_eq!(
+            text(&object),
+            r#"{"amount": 12345678901234567890.10, "n": { "b" : 1e2 } ,"k\u0065y": "\u00e9","new":7}"#
+        );
+        object.set("n", "x").unwrap();
+        assert_eq!(
+            text(&object),
+            r#"{"amount": 12345678901234567890.10,"n":"x","k\u0065y": "\u00e9","new":7}"#
+        );
+        assert_eq!(object.get::<String>("key").unwrap().as_deref(), Some("é"));
     }
 
     #[test]
     fn members_are_read_set_renamed_and_removed() {
         let mut object = Object::parse(br#"{"a":1,"b":null,"c":"x"}"#).unwrap();
         assert_eq!(object.get::<u32>("a").unwrap(), Some(1));
+        assert_eq!(object.get::<&str>("c").unwrap(), Some("x"));
         assert_eq!(object.get::<String>("b").unwrap(), None);
         assert_eq!(object.get::<u32>("missing").unwrap(), None);
-        assert_eq!(object.get::<u32>("c").unwrap_err().code(), "shape");
         assert!(object.rename("c", "b") && !object.rename("missing", "x"));
         assert!(object.remove("a") && !object.remove("a"));
         object.set_raw("d", "3122.21").unwrap();
         assert!(object.set_raw("d", "3122.").is_err());
         assert_eq!(text(&object), r#"{"b":"x","d":3122.21}"#);
         assert_eq!(object.names().collect::<Vec<_>>(), ["b", "d"]);
+        let mut empty = Object::parse(b"{ }").unwrap();
+        assert_eq!(text(&empty), "{}");
+        empty.set("a", &Some(1)).unwrap();
+        assert_eq!(text(&empty), r#"{"a":1}"#);
+    }
+
+    #[test]
+    fn a_member_of_another_type_is_told_by_its_name_and_not_by_its_value() {
+        let object = Object::parse(br#"{"account":"secret"}"#).unwrap();
+        let error = object.get::<u32>("account").unwrap_err();
+        assert_eq!(error.code(), "shape");
+        assert_eq!(
+            error.message(),
+            "the field `account` has another shape than expected: expected u32, at line 1 column 8"
+        );
+    }
+
+    #[test]
+    fn a_name_that_occurs_twice_leaves_no_value_behind() {
+        let json = br#"{"account":"1234","id":7,"acc\u006funt":"5678"}"#;
+        let mut object = Object::parse(json).unwrap();
+        assert_eq!(object.get::<&str>("account").unwrap(), Some("5678"));
+        object.set("account", "****").unwrap();
+        assert_eq!(text(&object), r#"{"id":7,"account":"****"}"#);
+        let mut object = Object::parse(json).unwrap();
+        assert!(object.rename("account", "number"));
+        assert_eq!(text(&object), r#"{"id":7,"number":"5678"}"#);
+        let mut object = Object::parse(json).unwrap();
+        assert!(object.remove("account"));
+        assert_eq!(text(&object), r#"{"id":7}"#);
     }
 
     #[test]
     fn other_json_is_no_object_and_no_value_is_told() {
-        for json in [&b"[1]"[..], b"7", b"\"secret\"", b"{", b"", b"{\"a\":1} x"] {
+        for json in
+            [&b"[1]"[..], b"7", b"\"secret\"", b"{", b"", b"{\"a\":1} x", b"{\"secret\":1,}", b"\xff{}"]
+        {
             let error = Object::parse(json).unwrap_err();
-            assert_eq!(error.code(), "shape");
+            assert!(["shape", "value"].contains(&error.code()));
             assert!(!error.message().contains("secret"), "{error}");
         }
     }
 
     #[test]
     fn names_with_quotes_are_escaped_again() {
-        let object = Object::parse(br#"{"a\"b\\":1}"#).unwrap();
-        assert_eq!(text(&object), r#"{"a\"b\\":1}"#);
+        let mut object = Object::parse(br#"{"a\"b\\":1}"#).unwrap();
+        object.set("a\"b\\", &2).unwrap();
+        object.set("c\"", &3).unwrap();
+        assert_eq!(text(&object), r#"{"a\"b\\":2,"c\"":3}"#);
     }
 }

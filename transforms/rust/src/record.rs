@@ -5,7 +5,7 @@ use std::rc::Rc;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::columns::{Batch, HeaderList};
+use crate::columns::Batch;
 use crate::object::Object;
 use crate::{Error, Result};
 
@@ -17,7 +17,7 @@ pub struct Record {
     pub(crate) key: Option<Option<Vec<u8>>>,
     pub(crate) value: Option<Option<Vec<u8>>>,
     pub(crate) topic: Option<String>,
-    pub(crate) headers: Option<HeaderList>,
+    pub(crate) headers: Option<Vec<(String, Option<Vec<u8>>)>>,
 }
 
 impl Record {
@@ -27,7 +27,7 @@ impl Record {
 
     /// A record that comes from nowhere, for tests of a transform.
     pub fn for_test(topic: &str, value: impl AsRef<[u8]>) -> Self {
-        Self::of(&Rc::new(Batch::of_one(topic, value.as_ref())), 0)
+        Self::of(&Rc::new(Batch::of_one(topic, Some(value.as_ref()))), 0)
     }
 
     /// Its topic: what it was routed to, or what it was read from.
@@ -42,24 +42,24 @@ impl Record {
 
     /// Its partition, with `#[transform(positions)]`; else `None`, as the next two.
     pub fn partition(&self) -> Option<i32> {
-        self.batch.partitions.get(self.index).copied()
+        self.batch.partition(self.index)
     }
 
     /// Its offset.
     pub fn offset(&self) -> Option<i64> {
-        self.batch.offsets.get(self.index).copied()
+        self.batch.offset(self.index)
     }
 
     /// Milliseconds since 1970, where the broker gave one.
     pub fn timestamp(&self) -> Option<i64> {
-        self.batch.timestamps.get(self.index).copied().filter(|&timestamp| timestamp >= 0)
+        self.batch.timestamp(self.index)
     }
 
     /// Its key, with `#[transform(keys)]`.
     pub fn key(&self) -> Option<&[u8]> {
         match &self.key {
             Some(key) => key.as_deref(),
-            None => self.batch.keys.get(self.index),
+            None => self.batch.key(self.index),
         }
     }
 
@@ -72,7 +72,7 @@ impl Record {
     pub fn value(&self) -> Option<&[u8]> {
         match &self.value {
             Some(value) => value.as_deref(),
-            None => self.batch.values.get(self.index),
+            None => self.batch.value(self.index),
         }
     }
 
@@ -123,10 +123,8 @@ impl Record {
     /// Its headers, with `#[transform(headers)]`, in their order.
     pub fn headers(&self) -> Vec<(&str, Option<&[u8]>)> {
         match &self.headers {
-            Some(headers) => {
-                headers.iter().map(|(name, value)| (name.as_str(), value.as_deref())).collect()
-            }
-            None => self.batch.headers_of(self.index),
+            Some(headers) => headers.iter().map(|(name, value)| (name.as_str(), value.as_deref())).collect(),
+            None => self.batch.headers(self.index).collect(),
         }
     }
 

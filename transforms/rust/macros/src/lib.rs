@@ -60,28 +60,27 @@ fn expand(arguments: Tokens, item: TokenStream) -> syn::Result<Tokens> {
         [FnArg::Typed(_)] => None,
         [FnArg::Typed(_), FnArg::Typed(PatType { ty, .. })] => match &**ty {
             Type::Reference(reference) => Some(&*reference.elem),
-            other => return Err(syn::Error::new_spanned(other, "the config is lent: write `&` before its type")),
+            other => {
+                return Err(syn::Error::new_spanned(other, "the config is lent: write `&` before its type"));
+            }
         },
         _ => {
-            let message = "a transform takes a record, and perhaps its config: `(record: Record, config: &Config)`";
+            let message =
+                "a transform takes a record, and perhaps its config: `(record: Record, config: &Config)`";
             return Err(syn::Error::new_spanned(&function.sig, message));
         }
     };
-    let (config, call) = match config {
-        Some(config) => (quote!(#config), quote!(super::#name(record, config))),
-        None => (quote!(::txconnect_transform::NoConfig), quote!({ let _ = config; super::#name(record) })),
+    let (config, argument) = match config {
+        Some(config) => (quote!(#config), quote!(, config)),
+        None => (quote!(::txconnect_transform::NoConfig), quote!()),
     };
     Ok(quote! {
         #function
 
-        #[doc(hidden)]
-        mod __txconnect_transform {
-            #[allow(unused_imports)]
-            use super::*;
+        const _: () = {
+            struct Function;
 
-            struct Component;
-
-            impl ::txconnect_transform::Function for Component {
+            impl ::txconnect_transform::Function for Function {
                 type Config = #config;
                 const NAME: &'static str = env!("CARGO_PKG_NAME");
                 const VERSION: &'static str = env!("CARGO_PKG_VERSION");
@@ -89,15 +88,18 @@ fn expand(arguments: Tokens, item: TokenStream) -> syn::Result<Tokens> {
                     keys: #keys, headers: #headers, positions: #positions, tombstones: #tombstones,
                 };
 
+                #[allow(unused_variables)]
                 fn call(
                     record: ::txconnect_transform::Record,
                     config: &Self::Config,
-                ) -> ::txconnect_transform::Result<Vec<::txconnect_transform::Record>> {
-                    ::txconnect_transform::IntoRows::into_rows(#call)
+                    rows: &mut ::txconnect_transform::RowsOfRecord<'_>,
+                ) -> ::txconnect_transform::Result<()> {
+                    let record = ::txconnect_transform::FromRecord::from_record(record)?;
+                    ::txconnect_transform::IntoRows::into_rows(#name(record #argument), rows)
                 }
             }
 
-            ::txconnect_transform::export_component!(Component);
-        }
+            ::txconnect_transform::export!(::txconnect_transform::Each<Function>);
+        };
     })
 }
