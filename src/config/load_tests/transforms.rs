@@ -151,11 +151,7 @@ fn the_sink_asks_what_leaves_the_transforms_and_not_what_comes_in() {
     }
     assert!(pipeline.output_schema_for("later").is_err());
 
-    let bad = [
-        ("p.yaml", yaml.as_str()),
-        ("in.json", input),
-        ("t.out.json", input),
-    ];
+    let bad = [("p.yaml", yaml.as_str()), ("in.json", input), ("t.out.json", input)];
     insta::assert_snapshot!(complaints_of(&bad, &[]));
     let without = into_postgres("transform: [{ wasm: guest.wasm }]\n");
     let found = complaints(&without);
