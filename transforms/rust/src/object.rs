@@ -259,10 +259,7 @@ mod tests {
         let object = Object::parse(br#"{"account":"secret"}"#).unwrap();
         let error = object.get::<u32>("account").unwrap_err();
         assert_eq!(error.code(), "shape");
-        assert_eq!(
-            error.message(),
-            "the field `account` has another shape than expected: expected u32"
-        );
+        assert_eq!(error.message(), "the field `account` has another shape than expected: expected u32");
     }
 
     #[test]

@@ -22,7 +22,9 @@ fn enrich(mut record: Record, config: &Config) -> Result<Record> {
         let key = value.get::<String>(&config.field)?;
         match key.and_then(|key| config.table.get(&key)) {
             Some(members) => members.iter().try_for_each(|(name, member)| value.set(name, member)),
-            None if config.required => bail!("not_in_table", "the field `{}` is not in the table", config.field),
+            None if config.required => {
+                bail!("not_in_table", "the field `{}` is not in the table", config.field)
+            }
             None => Ok(()),
         }
     })?;

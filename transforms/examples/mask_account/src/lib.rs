@@ -42,7 +42,9 @@ fn masked(account: &str) -> String {
 fn hashed(account: &str, salt: &str) -> String {
     let hash = Sha256::new().chain_update(salt).chain_update(account).finalize();
     let half = hash.iter().take(16);
-    half.flat_map(|byte| [byte >> 4, byte & 15]).filter_map(|digit| char::from_digit(digit.into(), 16)).collect()
+    half.flat_map(|byte| [byte >> 4, byte & 15])
+        .filter_map(|digit| char::from_digit(digit.into(), 16))
+        .collect()
 }
 
 #[cfg(test)]
