@@ -32,11 +32,11 @@ fn mask_account(mut record: Record, config: &Config) -> Result<Record> {
 /// Letters and digits become `*`, but for the last four characters.
 fn masked(account: &str) -> String {
     let shown = account.chars().count().saturating_sub(4);
-    account
-        .chars()
-        .enumerate()
-        .map(|(place, character)| if place < shown && character.is_alphanumeric() { '*' } else { character })
-        .collect()
+    let mut masked = String::with_capacity(account.len());
+    masked.extend(account.chars().enumerate().map(|(place, character)| {
+        if place < shown && character.is_alphanumeric() { '*' } else { character }
+    }));
+    masked
 }
 
 fn hashed(account: &str, salt: &str) -> String {
