@@ -22,11 +22,14 @@ export class Record {
 
   /** The value, parsed when it is first asked for; null for a tombstone. */
   get value() {
-    if (!this.#isRead) {
-      this.#value = this.#parsed();
+    if (this.#isRead) return this.#value;
+    const value = this.#parsed();
+    // JSON's null that was only looked at does not become a tombstone.
+    if (value !== null) {
+      this.#value = value;
       this.#isRead = true;
     }
-    return this.#value;
+    return value;
   }
 
   set value(value) {

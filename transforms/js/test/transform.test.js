@@ -92,6 +92,8 @@ test('tombstones pass untouched unless they are asked for', () => {
   assert.deepEqual(run(drop, ['1', null], { about: { tombstones: true } }).sources, []);
   const output = run((record) => ({ value: record.value === null ? 'gone' : null }), ['1', null], { about: { tombstones: true } });
   assert.deepEqual(cells(output.values), [null, '"gone"']);
+  const look = (record) => (record.value === null, record);
+  assert.equal(run(look, ['null', null], { about: { tombstones: true } }).values, undefined);
   // Beside changed values they stay without one.
   assert.deepEqual(cells(run(() => ({ value: 2 }), ['1', null]).values), ['2', null]);
 });
