@@ -54,7 +54,7 @@ export interface About<Config = any, Prepared = Config> {
   version?: string;
   /** What it wants to see of a record beside topic and value. */
   needs?: ('keys' | 'headers' | 'positions')[];
-  /** A JSON Schema (2020-12) for its `config` in a pipeline file. Without one, any config is taken. */
+  /** A JSON Schema (2020-12) for its `config` in a pipeline file; `{}` takes any. Without one, it takes none. */
   configSchema?: object;
   /** Makes of the config what the function is given. What it throws is the reason why a pipeline does not start. */
   init?: (config: Config) => Prepared;

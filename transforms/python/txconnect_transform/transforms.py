@@ -36,7 +36,7 @@ def transform(
     record, a list of records, True (the record as it came), or None or False: the record is filtered out.
 
     - `needs`: what it wants to see beside topic and value: `keys`, `headers`, `positions`
-    - `config_schema`: a JSON Schema (2020-12) for its config; without one, any config is taken
+    - `config_schema`: a JSON Schema (2020-12) for its config; `{}` takes any, without one it takes none
     - `init`: makes of the config what the function is given; what it raises is the reason why a pipeline does not start
     - `tombstones`: whether it is given records without a value too; otherwise they pass untouched
     """
