@@ -78,7 +78,7 @@ impl Example {
     /// Runs the pipeline into a schema of its own.
     fn fill(&self, records: Option<&Path>) -> (Database, Schema) {
         let database = Database::of_the_tests();
-        let schema = Schema::of(&database, self.name);
+        let schema = Schema::of(&database, &format!("{}_{}", self.name, std::process::id()));
         self.run(records, &["--set", &format!("sink.postgres.schema={}", schema.name)]);
         (database, schema)
     }
