@@ -7,11 +7,13 @@ pub mod check;
 pub mod dead_letters;
 pub mod local_bigquery;
 pub mod logging;
+pub mod new;
 pub mod offsets;
 pub mod publish;
 mod report;
 pub mod run;
 mod signals;
+pub mod transform;
 pub mod version;
 
 use std::ffi::OsString;
@@ -45,10 +47,13 @@ Examples:
       Where a pipeline goes on reading, and how far behind it is.
   txconnect dead-letters list pipelines/transactions.yaml
       Which records could not become rows, and why.
+  txconnect new transform mask_account --lang rust
+      A program of yours that records pass through on their way.
 
 Environment:
   KAFKA_BROKERS           brokers for `publish`; pipeline files may use it as ${KAFKA_BROKERS}
   BIGQUERY_EMULATOR_HOST  host:port of a local BigQuery instead of Google's
+  TXCONNECT_CACHE_DIR     where compiled transforms are kept; else $XDG_CACHE_HOME/txconnect or ~/.cache/txconnect
   TXCONNECT_LOG           what is logged, for example `debug` or `info,kafka=debug`; else RUST_LOG
   NO_COLOR                any text: no colours
 
@@ -73,6 +78,10 @@ pub enum Command {
     Offsets(offsets::OffsetsArguments),
     /// See dead letters, or send them back
     DeadLetters(dead_letters::DeadLettersArguments),
+    /// Make the folder of a new transform
+    New(new::NewArguments),
+    /// Build, test or inspect a transform
+    Transform(transform::TransformArguments),
     /// Run a local BigQuery
     LocalBigquery(local_bigquery::LocalBigQueryArguments),
     /// Say what this program is made of
@@ -147,6 +156,8 @@ impl Command {
             Self::Publish(arguments) => publish::publish(&arguments),
             Self::Offsets(arguments) => offsets::run(&arguments),
             Self::DeadLetters(arguments) => dead_letters::run(&arguments),
+            Self::New(arguments) => new::make(&arguments),
+            Self::Transform(arguments) => transform::run(&arguments),
             Self::LocalBigquery(arguments) => local_bigquery::serve(&arguments),
             Self::Version => version::print(),
         }

@@ -40,20 +40,18 @@ struct Wanted {
     allow: Vec<Grant>,
 }
 
+/// A module, or why it is none.
+type Loaded = Result<Arc<Module>, ModuleError>;
+
 /// The modules of the files that are loaded together, each loaded once.
 #[derive(Default)]
 pub(super) struct Modules {
-    loaded: RefCell<Vec<(Wanted, Result<Arc<Module>, ModuleError>)>>,
+    loaded: RefCell<Vec<(Wanted, Loaded)>>,
 }
 
 impl Modules {
     /// The module at `path`, compiled and described.
-    pub(super) fn load(
-        &self,
-        path: &Path,
-        limits: Limits,
-        allow: &[Grant],
-    ) -> Result<Arc<Module>, ModuleError> {
+    pub(super) fn load(&self, path: &Path, limits: Limits, allow: &[Grant]) -> Loaded {
         let mut allow = allow.to_vec();
         allow.sort_unstable();
         allow.dedup();
