@@ -1,5 +1,7 @@
 // Columns of the interface: one byte string, or nothing, for each record.
 
+import { isNumber, mayLoseDigits, parse } from './json.js';
+
 const strict = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });
 const encoder = new TextEncoder();
 const NONE = new Uint8Array(0);
@@ -15,6 +17,7 @@ export class Column {
   #ends;
   #nulls;
   #text;
+  #mayLoseDigits;
 
   constructor({ data, ends, nulls }) {
     this.#data = data;
@@ -35,13 +38,22 @@ export class Column {
   /** As UTF-8. Throws a TypeError where it is not. */
   text(index) {
     if (this.isNull(index)) return null;
-    // One call for the whole column. Where all is ASCII, which JSON mostly is, places in the text are those in the bytes.
     this.#text ??= wholeText(this.#data);
     if (this.#text === false) return decode(this.bytes(index));
     return this.#text.slice(index === 0 ? 0 : this.#ends[index - 1], this.#ends[index]);
   }
+
+  /** Parsed as JSON; null too where there is nothing. */
+  json(index) {
+    const text = this.text(index);
+    if (text === null) return null;
+    // One look at the whole column mostly spares those at its parts.
+    this.#mayLoseDigits ??= this.#text === false || mayLoseDigits(this.#text);
+    return this.#mayLoseDigits || isNumber(text) ? parse(text) : JSON.parse(text);
+  }
 }
 
+// One call for the whole column. Where all is ASCII, which JSON mostly is, places in the text are those in the bytes.
 function wholeText(data) {
   try {
     const text = strict.decode(data);
@@ -51,21 +63,19 @@ function wholeText(data) {
   }
 }
 
-const NOT_ASCII = /[^\0-\x7f]/;
-
 /** Makes a column of texts, byte strings and nulls. */
 export function column(cells) {
-  let data = NONE;
   const ends = new Uint32Array(cells.length);
-  let nulls = NONE;
   if (cells.every((cell) => typeof cell === 'string')) {
     const text = cells.join('');
-    if (!NOT_ASCII.test(text)) {
-      data = encoder.encode(text);
+    const data = encoder.encode(text);
+    // All is ASCII then.
+    if (data.length === text.length) {
       for (let index = 0, end = 0; index < cells.length; index++) ends[index] = end += cells[index].length;
-      return { data, ends, nulls };
+      return { data, ends, nulls: NONE };
     }
   }
+  let nulls = NONE;
   let length = 0;
   const parts = cells.map((cell, index) => {
     if (cell === null) {
@@ -76,7 +86,7 @@ export function column(cells) {
     ends[index] = length += part.length;
     return part;
   });
-  data = new Uint8Array(length);
+  const data = new Uint8Array(length);
   parts.forEach((part, index) => data.set(part, index === 0 ? 0 : ends[index - 1]));
   return { data, ends, nulls };
 }

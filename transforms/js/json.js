@@ -43,17 +43,23 @@ if (BigInt.prototype.toJSON === undefined) {
   });
 }
 
-// A number of at least 16 characters or with an exponent might not fit. What precedes it keeps most strings out of this,
-// UUIDs above all.
-const SUSPECT = /(?:^|[:,[\s])-?(?:\d[\d.]{15}|\d[\d.]*[eE])/;
+// A number of at least 16 characters or with an exponent might not fit. What stands before it in an object or an array keeps
+// most strings out of this, UUIDs above all.
+const SUSPECT = /[:,[]\s*-?(?:\d[\d.]{15}|\d[\d.]*[eE])/;
 
-/** Whether a text may hold numbers that JavaScript's own cannot: never false where it does. */
+/** Whether the objects and arrays of a text may hold numbers that JavaScript's own cannot: never false where they do. */
 export function mayLoseDigits(text) {
   return SUSPECT.test(text);
 }
 
-/** Reads a text in which `mayLoseDigits` found something. */
-export function parseExactly(text) {
+/** Whether a text is not an object, an array or a string, and may be nothing but a number. */
+export function isNumber(text) {
+  return !/^[{["]/.test(text);
+}
+
+/** Reads a text without losing a digit. */
+export function parse(text) {
+  if (!mayLoseDigits(text) && !isNumber(text)) return JSON.parse(text);
   return JSON.parse(text, (_, value, context) => {
     if (typeof value !== 'number' || context === undefined) return value;
     const { source } = context;

@@ -1,6 +1,6 @@
 // A record as a transform sees it, and the rows that become of it.
 
-import { mayLoseDigits, parseExactly, write } from './json.js';
+import { parse, write } from './json.js';
 import { decode } from './columns.js';
 
 /** What may stand in a row that is not a record. */
@@ -50,8 +50,7 @@ export class Record {
 
   #parsed() {
     if (this.#bytes !== undefined) return this.#bytes === null ? null : parse(decode(this.#bytes));
-    const text = this.#values.text(this.#index);
-    return text === null ? null : parse(text);
+    return this.#values.json(this.#index);
   }
 
   /** The value of a row that keeps the record's: undefined where nothing has touched it. */
@@ -63,10 +62,6 @@ export class Record {
     // What was only looked at is as it came, unless it was written otherwise.
     return text === record.#values.text(record.#index) ? undefined : text;
   }
-}
-
-function parse(text) {
-  return mayLoseDigits(text) ? parseExactly(text) : JSON.parse(text);
 }
 
 /** The new value of a row, as text or bytes; null is a tombstone, undefined the value of the record as it came. */

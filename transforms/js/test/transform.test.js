@@ -217,5 +217,9 @@ test('no digit of a number is lost', { skip: JSON.rawJSON === undefined && 'Node
     '{"a":12345678901234567890,"b":-0.12345678901234567890,"c":1e400,"d":12.50,"e":[1788322741168.25,9007199254740993],"f":"1234567890123456789"}';
   const output = run((record) => ({ ...record, value: { ...record.value, g: 2n ** 64n, h: new ExactNumber('1.10') } }), [value]);
   const [written] = cells(output.values);
+  // Alone, behind blanks, and beside what is not ASCII.
+  const same = ['12345678901234567890', ' [ 0.12345678901234567890 ]', '{"a":"ü","b":1e-400}', '-9007199254740993'];
+  const copied = run((record) => ({ value: [record.value] }), same);
+  assert.deepEqual(cells(copied.values), same.map((text) => `[${text.replaceAll(' ', '')}]`));
   assert.equal(written, `${value.slice(0, -1).replace('12.50', '12.5')},"g":18446744073709551616,"h":1.10}`);
 });

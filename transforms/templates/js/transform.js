@@ -22,6 +22,8 @@ export default transform({ name: '{{name}}', version: '1.0.0', configSchema }, (
 /** All but dashes becomes `*`, up to the last four characters. */
 export function masked(account) {
   const characters = [...account];
-  const hidden = characters.splice(0, characters.length - 4).join('');
-  return hidden.replace(/[^-]/gu, '*') + characters.join('');
+  for (let place = 0; place < characters.length - 4; place++) {
+    if (characters[place] !== '-') characters[place] = '*';
+  }
+  return characters.join('');
 }
