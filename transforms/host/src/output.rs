@@ -124,7 +124,9 @@ impl Output {
         let some = |column: &Option<Column>| {
             column.as_ref().map(|column| {
                 let mut left = Column::default();
-                stays.iter().for_each(|&row| left.push(column.get(row)));
+                for &row in &stays {
+                    left.push(column.get(row));
+                }
                 left
             })
         };

@@ -227,12 +227,12 @@ fn a_module_that_does_not_start_leaves_the_old_one_at_work() {
     let mut transform = start(&WatGuest::default());
     let refusing = WatGuest::default().init("(unreachable)");
     let new = load_with(&refusing, limits(), &[]).unwrap();
-    transform.swap(new, None).unwrap_err();
+    transform.swap(&new, None).unwrap_err();
     assert_eq!(transform.call(&batch(&["{}", "{}"]), AMPLE).unwrap().sources(), [0, 1]);
 
     // All is filtered by the next.
     let new = load_with(&WatGuest::transform("(global.get $answer)"), limits(), &[]).unwrap();
-    transform.swap(Arc::clone(&new), None).unwrap();
+    transform.swap(&new, None).unwrap();
     assert!(Arc::ptr_eq(transform.module(), &new));
     assert!(transform.call(&batch(&["{}", "{}"]), AMPLE).unwrap().is_empty());
 }
