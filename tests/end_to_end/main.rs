@@ -40,3 +40,4 @@ mod sources;
 mod stdout;
 mod support;
 mod transforms;
+mod transforms_exactly_once;

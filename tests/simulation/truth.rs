@@ -50,6 +50,7 @@ pub(crate) enum Without {
 }
 
 #[derive(Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "four things that may happen to a record in any order")]
 struct Entry {
     /// `None`: a gap, as compaction and transactions leave them.
     kind: Option<Kind>,
@@ -395,7 +396,7 @@ impl Truth {
             let entry = self.entry(Place { partition, offset });
             let times = entry.times();
             let without = || entry.skipped || entry.is_without(process);
-            let whole = entry.torn || !self.exactly || times.is_even();
+            let unbroken = entry.torn || !self.exactly || times.is_even();
             let settled = entry.torn
                 || match entry.kind {
                     Some(Kind::Good) if self.exactly => {
@@ -406,7 +407,7 @@ impl Truth {
                     Some(Kind::Refused | Kind::Broken) => without(),
                     Some(Kind::Filtered) | None => true,
                 };
-            if !settled || !whole {
+            if !settled || !unbroken {
                 witness.fault(format!(
                     "{whose} position of partition {partition} moves from {first} to {next} and passes offset {offset}, \
                      which is not settled: {entry:?}"

@@ -208,7 +208,8 @@ impl Lane {
         for demand in demands {
             let envelope = self.destinations[demand.destination].encoder.envelope_bytes();
             let most = self.limits.request_bytes.saturating_sub(envelope);
-            if demand.bytes > most || demand.rows > self.limits.request_rows {
+            // A single row the encoder has looked at.
+            if demand.rows > 1 && (demand.bytes > most || demand.rows > self.limits.request_rows) {
                 let table = &self.destinations[demand.destination].destination.table;
                 return Err(too_large(table, (demand.rows, demand.bytes), (self.limits.request_rows, most)));
             }

@@ -66,7 +66,7 @@ impl Guest for WasmGuest {
     }
 
     fn replace(&mut self, by: &TransformSettings) -> Result<(), InitError> {
-        self.transform.swap(Arc::clone(&by.module), by.config.as_ref())?;
+        self.transform.swap(&by.module, by.config.as_ref())?;
         self.limits = by.limits;
         Ok(())
     }

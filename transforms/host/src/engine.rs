@@ -1,5 +1,7 @@
 //! Engines: one for each way to stop a guest, because the way is compiled into the code.
 
+use std::fs::DirBuilder;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -24,10 +26,19 @@ pub(crate) struct Engines {
 }
 
 impl Engines {
-    /// Engines that keep compiled code in a folder.
+    /// Engines that keep compiled code in a folder, where that can be.
     pub(crate) fn new(cache: Option<&Path>) -> Result<Self, String> {
-        let cache = cache.map(open_cache).transpose()?;
-        Ok(Self { cache, made: Mutex::new(Vec::new()) })
+        let cache = cache.and_then(|folder| {
+            let opened = open_cache(folder);
+            if let Err(why) = &opened {
+                let folder = folder.display();
+                tracing::warn!(%folder, %why, "compiled transforms are not kept: every start compiles them again");
+            }
+            opened.ok()
+        });
+        let engines = Self { cache, made: Mutex::new(Vec::new()) };
+        engines.of(Interrupt::default())?;
+        Ok(engines)
     }
 
     /// The engine whose guests are stopped in this way.
@@ -69,6 +80,17 @@ impl Engines {
 }
 
 fn open_cache(folder: &Path) -> Result<Cache, String> {
+    let folder = std::path::absolute(folder).map_err(|error| error.to_string())?;
+    DirBuilder::new().recursive(true).mode(0o700).create(&folder).map_err(|error| error.to_string())?;
+    // What lies there is run as it is: nobody else may put something there.
+    let found = folder.metadata().map_err(|error| error.to_string())?;
+    if found.mode() & 0o022 != 0 {
+        return Err("others can write into it (`chmod go-w` helps)".to_owned());
+    }
+    // On Linux the folder of the process belongs to the user it runs as.
+    if Path::new("/proc/self").metadata().is_ok_and(|own| own.uid() != found.uid()) {
+        return Err("it belongs to another user".to_owned());
+    }
     let mut config = CacheConfig::new();
     config.with_directory(folder);
     Cache::new(config).map_err(|error| format!("{error:#}"))

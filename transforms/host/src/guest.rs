@@ -5,11 +5,15 @@ use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
 
 use tokio::io::AsyncWrite;
-use wasmtime::ResourceLimiter;
-use wasmtime::component::ResourceTable;
+use wasmtime::component::{Resource, ResourceTable};
+use wasmtime::{CallHook, ResourceLimiter};
 use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
+use wasmtime_wasi::clocks::WasiClocksView;
+use wasmtime_wasi::p2::DynPollable;
+use wasmtime_wasi::p2::bindings::clocks::monotonic_clock;
 use wasmtime_wasi::{WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
 
 use crate::bindings::batches::txconnect::transform::{description, host};
@@ -27,6 +31,10 @@ const COUNTERS: usize = 64;
 const COUNTER_NAME: usize = 64;
 /// Elements that all tables of a guest may have together.
 const TABLE_ELEMENTS: usize = 1 << 20;
+/// Streams and the like that a guest may hold at once.
+const MOST_RESOURCES: usize = 1000;
+/// Random bytes that a guest gets at once.
+const MOST_RANDOM_BYTES: u64 = 64 << 10;
 
 /// What belongs to one instance.
 pub(crate) struct State {
@@ -39,6 +47,8 @@ pub(crate) struct State {
     bytes: usize,
     left_out: u64,
     counters: HashSet<String>,
+    /// When the call at work has had its time; nothing where guests are not interrupted.
+    deadline: Option<Instant>,
 }
 
 impl State {
@@ -50,12 +60,15 @@ impl State {
             .stdout(Tail::default())
             .stderr(stderr.clone())
             .insecure_random_seed(0)
+            .max_random_size(MOST_RANDOM_BYTES)
             .allow_tcp(false)
             .allow_udp(false)
             .build();
+        let mut table = ResourceTable::new();
+        table.set_max_capacity(MOST_RESOURCES);
         Self {
             wasi,
-            table: ResourceTable::new(),
+            table,
             memory: Memory { used: 0, limit: memory, elements: 0 },
             stderr,
             reports,
@@ -63,13 +76,34 @@ impl State {
             bytes: 0,
             left_out: 0,
             counters: HashSet::new(),
+            deadline: None,
         }
     }
 
-    /// A call begins.
-    pub(crate) fn begin(&mut self) {
+    /// A call begins, and ends within `time`, if there is one.
+    pub(crate) fn begin(&mut self, time: Option<Duration>) {
         (self.lines, self.bytes, self.left_out) = (0, 0, 0);
         self.stderr.clear();
+        self.deadline = time.and_then(|time| Instant::now().checked_add(time));
+    }
+
+    /// A guest goes over to its host, or comes back. Neither clock nor fuel counts what the host does for it, so a guest
+    /// that only ever asks its host for something is stopped here.
+    pub(crate) fn crosses(&self, hook: CallHook) -> wasmtime::Result<()> {
+        match self.deadline {
+            Some(deadline) if matches!(hook, CallHook::ReturningFromHost) && Instant::now() >= deadline => {
+                Err(TimeExhausted.into())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Nanoseconds that a guest may sleep when it wants to sleep so many.
+    fn sleep(&self, wanted: u64) -> u64 {
+        self.deadline.map_or(wanted, |deadline| {
+            let left = deadline.saturating_duration_since(Instant::now());
+            wanted.min(u64::try_from(left.as_nanos()).unwrap_or(u64::MAX))
+        })
     }
 
     /// A call has ended.
@@ -88,6 +122,27 @@ impl WasiView for State {
 }
 
 impl description::Host for State {}
+
+/// The machine's clock, but that nobody sleeps longer on it than the call may take: nothing else would wake him.
+impl monotonic_clock::Host for State {
+    fn now(&mut self) -> wasmtime::Result<u64> {
+        self.clocks().now()
+    }
+
+    fn resolution(&mut self) -> wasmtime::Result<u64> {
+        self.clocks().resolution()
+    }
+
+    fn subscribe_instant(&mut self, when: u64) -> wasmtime::Result<Resource<DynPollable>> {
+        let now = self.clocks().now()?;
+        self.subscribe_duration(when.saturating_sub(now))
+    }
+
+    fn subscribe_duration(&mut self, nanoseconds: u64) -> wasmtime::Result<Resource<DynPollable>> {
+        let bounded = self.sleep(nanoseconds);
+        monotonic_clock::Host::subscribe_duration(&mut self.clocks(), bounded)
+    }
+}
 
 impl host::Host for State {
     fn log(&mut self, level: host::Level, message: String) {
@@ -120,6 +175,11 @@ impl host::Host for State {
         self.reports.count(&name, delta);
     }
 }
+
+/// A guest has kept its host busy for longer than the call may take.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("its time is over")]
+pub(crate) struct TimeExhausted;
 
 /// The memory of an instance.
 pub(crate) struct Memory {

@@ -8,11 +8,11 @@ use std::time::Duration;
 
 use jsonschema::PatternOptions;
 use txconnect_connector_api::ConfigProblem;
-use wasmtime::component::{Component, Linker};
+use wasmtime::component::{Component, HasSelf, Linker};
 use wasmtime::{Engine, Store};
 
 use crate::batch::Needs;
-use crate::bindings::batches::{BatchTransformPre, txconnect::transform::description};
+use crate::bindings::batches::{BatchTransform, BatchTransformPre, txconnect::transform::description};
 use crate::bindings::records::RecordTransformPre;
 use crate::config::{Grant, Interrupt, Limits};
 use crate::engine::{Engines, fuel, ticks};
@@ -126,10 +126,11 @@ impl Unfit {
 }
 
 impl Host {
-    /// A host that keeps compiled code in `cache`, a folder that is made; without one it compiles at every start.
+    /// A host that keeps compiled code in `cache`, a folder that is made; without one, or where that cannot be written
+    /// or others can write into it (which is said in the log), it compiles at every start.
     ///
     /// # Errors
-    /// The machine or the folder does not allow it.
+    /// The machine cannot run WebAssembly.
     pub fn new(cache: Option<&Path>) -> Result<Self, String> {
         Ok(Self { engines: Engines::new(cache)? })
     }
@@ -209,12 +210,7 @@ impl Guest {
                 .help("build it again with the SDK of this txconnect")
         };
         let mut linker = Linker::<State>::new(engine);
-        wasmtime_wasi::p2::add_to_linker_sync(&mut linker).map_err(unfit)?;
-        crate::bindings::batches::BatchTransform::add_to_linker::<_, wasmtime::component::HasSelf<State>>(
-            &mut linker,
-            |state| state,
-        )
-        .map_err(unfit)?;
+        link(&mut linker).map_err(unfit)?;
         let pre = linker.instantiate_pre(&component).map_err(unfit)?;
         let pre = match abi {
             Abi::Batches1 => Pre::Batches(BatchTransformPre::new(pre).map_err(unfit)?),
@@ -227,12 +223,24 @@ impl Guest {
     pub(crate) fn start(&self, limits: Limits, reports: Arc<dyn Reports>) -> Result<Running, CallError> {
         let mut store = Store::new(&self.engine, State::new(limits.memory.as_usize(), reports));
         store.limiter(|state| &mut state.memory);
+        store.call_hook(|store, hook| store.data().crosses(hook));
         // What a guest hands over in one call lies in its memory.
         store.set_hostcall_fuel(limits.memory.as_usize());
         let mut running = Running::new(store, limits.interrupt);
         running.instantiate(&self.pre, START_TIME)?;
         Ok(running)
     }
+}
+
+/// Everything that a guest can import at all; what it does import has been judged before.
+fn link(linker: &mut Linker<State>) -> wasmtime::Result<()> {
+    use wasmtime_wasi::p2::bindings::clocks::monotonic_clock;
+
+    wasmtime_wasi::p2::add_to_linker_sync(linker)?;
+    linker.allow_shadowing(true);
+    monotonic_clock::add_to_linker::<State, HasSelf<State>>(linker, |state| state)?;
+    linker.allow_shadowing(false);
+    BatchTransform::add_to_linker::<State, HasSelf<State>>(linker, |state| state)
 }
 
 pub(crate) fn give_time(

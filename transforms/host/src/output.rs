@@ -9,7 +9,7 @@ const LONGEST_TOPIC: usize = 249;
 /// The most topics that one answer names: rows are sorted by topic afterwards, outside the guest's time.
 pub(crate) const MOST_TOPICS: usize = 1000;
 /// The longest class of a failure, in bytes.
-const LONGEST_CODE: usize = 64;
+pub(crate) const LONGEST_CODE: usize = 64;
 /// The longest message of a failure, in bytes.
 const LONGEST_MESSAGE: usize = 1024;
 
@@ -124,7 +124,9 @@ impl Output {
         let some = |column: &Option<Column>| {
             column.as_ref().map(|column| {
                 let mut left = Column::default();
-                stays.iter().for_each(|&row| left.push(column.get(row)));
+                for &row in &stays {
+                    left.push(column.get(row));
+                }
                 left
             })
         };

@@ -11,7 +11,7 @@ use crate::bindings::batches::exports::txconnect::transform::batches as wit;
 use crate::bindings::batches::{BatchTransform, txconnect::transform::description};
 use crate::bindings::records::RecordTransform;
 use crate::config::Interrupt;
-use crate::guest::{MemoryExhausted, State};
+use crate::guest::{MemoryExhausted, State, TimeExhausted};
 use crate::module::{Module, Pre, give_time};
 use crate::output::{Columns, Malformed, Output, RecordFailure, one_line};
 use crate::records;
@@ -136,7 +136,7 @@ impl Transform {
     ///
     /// # Errors
     /// The new module's `init` has refused the config, or did not come to its end.
-    pub fn swap(&mut self, module: Arc<Module>, config: Option<&serde_json::Value>) -> Result<(), InitError> {
+    pub fn swap(&mut self, module: &Arc<Module>, config: Option<&serde_json::Value>) -> Result<(), InitError> {
         *self = module.start(config, Arc::clone(&self.reports))?;
         Ok(())
     }
@@ -195,6 +195,7 @@ impl Running {
     }
 
     fn transform(&mut self, batch: &Batch, most_rows: u32, time: Duration) -> Result<Output, CallError> {
+        let most_bytes = self.store.data().memory.limit;
         let columns = self.within(time, |store, exported| match exported {
             Some(Exported::Batches(guest)) => {
                 let topics: Vec<&str> = batch.topics.iter().map(String::as_str).collect();
@@ -207,7 +208,8 @@ impl Running {
                 )
             }
             Some(Exported::Records(guest)) => {
-                records::transform(guest.txconnect_transform_records(), store, batch).map(Ok)
+                let guest = guest.txconnect_transform_records();
+                records::transform(guest, store, batch, most_rows, most_bytes).map(Ok)
             }
             None => Err(wasmtime::Error::msg("it has not been instantiated")),
         })??;
@@ -215,17 +217,30 @@ impl Running {
     }
 
     /// Runs guest code for at most `time`.
-    fn within<T>(
+    fn within<T: Send>(
         &mut self,
         time: Duration,
-        run: impl FnOnce(&mut Store<State>, Option<&Exported>) -> wasmtime::Result<T>,
+        run: impl FnOnce(&mut Store<State>, Option<&Exported>) -> wasmtime::Result<T> + Send,
     ) -> Result<T, CallError> {
         give_time(&mut self.store, self.interrupt, time)?;
-        self.store.data_mut().begin();
-        let result = run(&mut self.store, self.exported.as_ref());
+        self.store.data_mut().begin((self.interrupt != Interrupt::None).then_some(time));
+        let (store, exported) = (&mut self.store, self.exported.as_ref());
+        let result = away_from_tokio(|| run(store, exported));
         self.store.data_mut().end();
         result.map_err(|error| what_happened(&error, self.store.data(), time))
     }
+}
+
+/// Runs something that may wait for a future, as WASI's streams do: tokio forbids that to its own threads.
+fn away_from_tokio<T: Send>(run: impl FnOnce() -> wasmtime::Result<T> + Send) -> wasmtime::Result<T> {
+    if tokio::runtime::Handle::try_current().is_err() {
+        return run();
+    }
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().name("transforms/guest".to_owned());
+        let running = thread.spawn_scoped(scope, run)?;
+        running.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
 }
 
 /// What ended a call.
@@ -233,16 +248,28 @@ pub(crate) fn what_happened(error: &wasmtime::Error, state: &State, time: Durati
     if let Some(MemoryExhausted { limit }) = error.downcast_ref() {
         return CallError::TooMuchMemory { limit: *limit };
     }
-    if matches!(error.downcast_ref::<Trap>(), Some(Trap::Interrupt | Trap::OutOfFuel)) {
+    let trap = error.downcast_ref::<Trap>();
+    if matches!(trap, Some(Trap::Interrupt | Trap::OutOfFuel)) || error.is::<TimeExhausted>() {
         return CallError::TooSlow { after: time };
     }
-    let message = match (error.downcast_ref::<Trap>(), error.downcast_ref::<I32Exit>()) {
+    let root = error.root_cause().to_string();
+    // The type of this error is wasmtime's own.
+    if root.ends_with("fuel allocated for hostcalls has been exhausted") {
+        return CallError::TooMuchMemory { limit: state.memory.limit };
+    }
+    let frames = error.downcast_ref::<WasmBacktrace>();
+    let exit = error.downcast_ref::<I32Exit>();
+    if trap.is_none() && exit.is_none() && frames.is_none() {
+        // The guest had come to its end: what it left could not be read.
+        return CallError::Malformed { what: one_line(&root) };
+    }
+    let message = match (trap, exit) {
         (Some(trap), _) => trap.to_string(),
         (None, Some(exit)) => format!("it ended itself with exit code {}", exit.0),
         // Without the backtrace, which comes below.
-        (None, None) => one_line(&error.root_cause().to_string()),
+        (None, None) => one_line(&root),
     };
-    let mut backtrace = error.downcast_ref::<WasmBacktrace>().map(ToString::to_string).unwrap_or_default();
+    let mut backtrace = frames.map(ToString::to_string).unwrap_or_default();
     let said = state.stderr.text();
     if !said.trim().is_empty() {
         backtrace = format!("{}\n{backtrace}", said.trim_end());

@@ -51,6 +51,9 @@ impl Column {
     }
 }
 
+/// A name and a value, or none.
+pub type Header = (String, Option<Vec<u8>>);
+
 /// Headers of the records of a batch, one record after the other.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Headers {
@@ -175,7 +178,9 @@ mod tests {
     #[test]
     fn a_column_tells_nothing_from_nothing_in_it() {
         let mut column = Column::default();
-        [Some(&b"a"[..]), Some(b""), None, Some(b"bc")].into_iter().for_each(|bytes| column.push(bytes));
+        for bytes in [Some(&b"a"[..]), Some(b""), None, Some(b"bc")] {
+            column.push(bytes);
+        }
         assert_eq!(column.nulls, [0, 0, 1, 0]);
         assert_eq!(
             [0, 1, 2, 3, 4].map(|index| column.get(index)),

@@ -127,6 +127,7 @@ impl<F: Function> BatchTransform for Each<F> {
 
 /// What a transform wants to see beside topic and value. What is not wanted is not there, and costs nothing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[allow(clippy::struct_excessive_bools, reason = "four independent wishes")]
 pub struct Wants {
     /// Keys.
     pub keys: bool,

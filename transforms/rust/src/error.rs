@@ -61,7 +61,7 @@ impl From<serde_json::Error> for Error {
 }
 
 /// What a type expected, which is told by the type alone.
-fn expectation(error: &serde_json::Error) -> Option<String> {
+pub(crate) fn expectation(error: &serde_json::Error) -> Option<String> {
     let words = error.to_string();
     let words = match words.rfind(" at line ") {
         Some(place) => &words[..place],

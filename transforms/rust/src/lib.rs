@@ -38,6 +38,7 @@
 
 #![deny(unsafe_code)]
 #![warn(missing_docs)]
+#![allow(clippy::option_option, reason = "a part of a row is kept, or nothing, or bytes")]
 
 mod columns;
 mod error;
@@ -51,7 +52,7 @@ mod scan;
 #[doc(hidden)]
 pub mod component;
 
-pub use columns::{Batch, Column};
+pub use columns::{Batch, Column, Header};
 pub use component::{BatchTransform, NoConfig, Settings, Wants};
 pub use error::{Error, Result};
 pub use json::{FromRecord, Json};

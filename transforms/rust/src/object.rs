@@ -7,6 +7,7 @@ use std::ops::Range;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use crate::error::expectation;
 use crate::scan::{Scanner, Span};
 use crate::{Error, Result};
 
@@ -65,8 +66,11 @@ impl<'a> Object<'a> {
         match self.raw(name) {
             None | Some("null") => Ok(None),
             Some(raw) => serde_json::from_str(raw).map(Some).map_err(|error| {
-                let message =
-                    Error::from(error).message().replacen("the value", &format!("the field `{name}`"), 1);
+                let mut message = format!("the field `{name}` has another shape than expected");
+                if let Some(expected) = expectation(&error) {
+                    message.push_str(": ");
+                    message.push_str(&expected);
+                }
                 Error::new("shape", message)
             }),
         }
@@ -255,10 +259,7 @@ mod tests {
         let object = Object::parse(br#"{"account":"secret"}"#).unwrap();
         let error = object.get::<u32>("account").unwrap_err();
         assert_eq!(error.code(), "shape");
-        assert_eq!(
-            error.message(),
-            "the field `account` has another shape than expected: expected u32, at line 1 column 8"
-        );
+        assert_eq!(error.message(), "the field `account` has another shape than expected: expected u32");
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::columns::Batch;
+use crate::columns::{Batch, Header};
 use crate::object::Object;
 use crate::{Error, Result};
 
@@ -17,7 +17,7 @@ pub struct Record {
     pub(crate) key: Option<Option<Vec<u8>>>,
     pub(crate) value: Option<Option<Vec<u8>>>,
     pub(crate) topic: Option<String>,
-    pub(crate) headers: Option<Vec<(String, Option<Vec<u8>>)>>,
+    pub(crate) headers: Option<Vec<Header>>,
 }
 
 impl Record {
@@ -129,7 +129,7 @@ impl Record {
     }
 
     /// Gives it other headers. The transform must be a `#[transform(headers)]`.
-    pub fn set_headers(&mut self, headers: Vec<(String, Option<Vec<u8>>)>) {
+    pub fn set_headers(&mut self, headers: Vec<Header>) {
         self.headers = Some(headers);
     }
 

@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use serde::Serialize;
 
-use crate::columns::{Batch, Column, Headers, narrow};
+use crate::columns::{Batch, Column, Header, Headers, narrow};
 use crate::{Error, Json, Record, Result, Wants};
 
 /// What a row says of itself. A part that is `None` is what it was in the record.
@@ -17,7 +17,7 @@ pub struct Row<'a> {
     /// Its topic, one of `output.topics` of the pipeline file.
     pub topic: Option<&'a str>,
     /// Its headers. The transform must want `headers`.
-    pub headers: Option<&'a [(String, Option<Vec<u8>>)]>,
+    pub headers: Option<&'a [Header]>,
 }
 
 /// What becomes of a batch. A column is begun with the first row that changes it; where none does, none is sent.
@@ -83,7 +83,9 @@ impl Rows {
         if let Some(given) = row.headers {
             let headers = self.headers.get_or_insert_with(|| {
                 let mut all = Headers::default();
-                sources.iter().for_each(|&source| all.push(batch.headers(source as usize)));
+                for &source in sources {
+                    all.push(batch.headers(source as usize));
+                }
                 all
             });
             headers.push(given.iter().map(|(name, value)| (name.as_str(), value.as_deref())));
@@ -140,7 +142,9 @@ fn append(
         let mut all = Column::default();
         all.data.reserve(from.data.len() + from.data.len() / 8);
         all.ends.reserve(from.len());
-        sources.iter().for_each(|&source| all.push(from.get(source as usize)));
+        for &source in sources {
+            all.push(from.get(source as usize));
+        }
         *column = Some(all);
     }
     if let Some(column) = column {

@@ -188,10 +188,8 @@ fn is_number(text: &[u8]) -> bool {
         rest = &fraction[count..];
     }
     if let [b'e' | b'E', exponent @ ..] = rest {
-        let exponent = match exponent {
-            [b'+' | b'-', exponent @ ..] => exponent,
-            exponent => exponent,
-        };
+        let sign = matches!(exponent, [b'+' | b'-', ..]);
+        let exponent = &exponent[usize::from(sign)..];
         let count = digits(exponent);
         return count > 0 && count == exponent.len();
     }

@@ -60,7 +60,7 @@ fn answer(source: u32, value: &str) -> Answer {
         source,
         key: Some(format!("k{source}")),
         value: Some(value.to_owned()),
-        topic: if source % 2 == 0 { "even" } else { "odd" }.to_owned(),
+        topic: if source.is_multiple_of(2) { "even" } else { "odd" }.to_owned(),
         headers: vec![("h".to_owned(), Some(source.to_string()))],
     }
 }
