@@ -68,9 +68,12 @@ fn calls(criterion: &mut Criterion, package: &str) {
         for interrupt in MODES {
             let mut transform = started(package, interrupt);
             let batch = batch(records, transform.module().description().needs);
-            group.bench_function(BenchmarkId::new(format!("{interrupt:?}").to_lowercase(), records), |bencher| {
-                bencher.iter(|| transform.call(black_box(&batch), TIME).expect("an output"));
-            });
+            group.bench_function(
+                BenchmarkId::new(format!("{interrupt:?}").to_lowercase(), records),
+                |bencher| {
+                    bencher.iter(|| transform.call(black_box(&batch), TIME).expect("an output"));
+                },
+            );
         }
     }
     group.finish();
@@ -102,7 +105,9 @@ fn work(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("json_edit");
     group.throughput(Throughput::Elements(500));
     let batch = batch(500, Needs::default());
-    group.bench_function(BenchmarkId::new("native", 500), |bencher| bencher.iter(|| edited(black_box(&batch))));
+    group.bench_function(BenchmarkId::new("native", 500), |bencher| {
+        bencher.iter(|| edited(black_box(&batch)))
+    });
     group.finish();
 }
 

@@ -27,7 +27,9 @@ fn values(output: &Output) -> Vec<(u32, Option<Option<&str>>)> {
 fn values_cross_the_border_and_come_back_the_same() {
     let output = started("echo_batches").call(&batch(&["one", "", "three"]), AMPLE).unwrap();
     assert_eq!(values(&output), [(0, Some(Some("one"))), (1, Some(Some(""))), (2, Some(Some("three")))]);
-    assert!(output.row(0).key().is_none() && output.row(0).topic().is_none() && output.row(0).headers().is_none());
+    assert!(
+        output.row(0).key().is_none() && output.row(0).topic().is_none() && output.row(0).headers().is_none()
+    );
 }
 
 /// Two records of two topics, the second with nothing in it.
@@ -35,8 +37,14 @@ fn mixed(needs: Needs) -> Batch {
     let mut batch = Batch::default();
     batch.clear(needs);
     let (topic, value) = ("cash_ins", Some(&b"{}"[..]));
-    let record =
-        InputRecord { topic, partition: 3, offset: 70, timestamp: Some(1_700_000_000_000), key: Some(b"k"), value };
+    let record = InputRecord {
+        topic,
+        partition: 3,
+        offset: 70,
+        timestamp: Some(1_700_000_000_000),
+        key: Some(b"k"),
+        value,
+    };
     batch.push(&record, [("h", Some(&b"v"[..])), ("h", None)]);
     let record =
         InputRecord { topic: "other", partition: 4, offset: 8, timestamp: None, key: None, value: None };
@@ -113,10 +121,14 @@ fn a_guest_of_version_1_0_0_runs() {
     let module = module("compatibility-1.0.0");
     let heard = Arc::new(Heard::default());
     assert_eq!(module.config_problems(Some(&json!({}))).len(), 1);
-    let error = module.start(Some(&json!({"suffix": "refuse"})), Arc::clone(&heard) as Arc<dyn Reports>).err().unwrap();
+    let error = module
+        .start(Some(&json!({"suffix": "refuse"})), Arc::clone(&heard) as Arc<dyn Reports>)
+        .err()
+        .unwrap();
     assert_eq!(error.why, r#"it refuses its config: not with {"suffix":"refuse"}"#);
 
-    let mut transform = module.start(Some(&json!({"suffix": "-"})), Arc::clone(&heard) as Arc<dyn Reports>).unwrap();
+    let mut transform =
+        module.start(Some(&json!({"suffix": "-"})), Arc::clone(&heard) as Arc<dyn Reports>).unwrap();
     let output = transform.call(&mixed(module.description().needs), AMPLE).unwrap();
     assert_eq!(output.sources(), [0, 0]);
     let (first, second) = (output.row(0), output.row(1));
