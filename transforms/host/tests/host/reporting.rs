@@ -63,7 +63,7 @@ fn lines_are_cut_and_their_bytes_are_limited() {
 fn a_guest_that_logs_for_ever_is_stopped_however_it_is_interrupted() {
     let time = Duration::from_millis(50);
     // A mebibyte a line: the host has most of the work.
-    let guest = repeated(u32::MAX, "(call $log (i32.const 1) (i32.const 8192) (i32.const 1048576))")
+    let guest = repeated(u32::MAX, "(call $log (i32.const 1) (i32.const 262144) (i32.const 1048576))")
         .with("(func $grow (drop (memory.grow (i32.const 32)))) (start $grow)");
     for interrupt in interrupts() {
         let (mut transform, _) = heard(&guest, Limits { interrupt, ..limits() }, &[]);
