@@ -1,5 +1,8 @@
 //! The host with guests of every kind: friendly ones, hostile ones, and files that are none.
 
+#![forbid(unsafe_code)]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
+
 mod containment;
 mod from_rust;
 mod loading;
