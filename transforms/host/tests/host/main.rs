@@ -23,7 +23,7 @@ use txconnect_transform_host::{
 use wat_guest::WatGuest;
 
 /// Ample time: no test waits for it unless a guest never ends.
-const AMPLE: Duration = Duration::from_secs(60);
+const AMPLE: Duration = Duration::from_mins(1);
 
 /// What a guest has told.
 #[derive(Default)]
