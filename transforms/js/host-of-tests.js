@@ -5,3 +5,5 @@ export function log(level, message) {
 }
 
 export function counter() {}
+
+export function takeConsole() {}

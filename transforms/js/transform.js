@@ -1,5 +1,7 @@
 // The interface's batches around a plain function.
 
+import { takeConsole } from '#host';
+
 import { Column, column } from './columns.js';
 import { Failure, failureOf } from './failure.js';
 import { Record, keyCell, valueCell } from './record.js';
@@ -24,6 +26,8 @@ export function transform(about, change) {
   return {
     describe: () => ({ name, version, needs: wants, configSchema: schema }),
     init(text) {
+      // Not before: while a component is built, there is no log.
+      takeConsole();
       try {
         config = init(JSON.parse(text));
       } catch (error) {

@@ -1,6 +1,7 @@
 """What txconnect offers a transform, with stand-ins where Python itself runs it, such as in its tests."""
 
 import sys
+from io import TextIOBase
 
 try:
     from componentize_py_types import Err
@@ -39,6 +40,26 @@ class _Log:
 
 
 log = _Log()
+
+
+class _Printed(TextIOBase):
+    """Lines that are printed, on their way into the log."""
+
+    def __init__(self, level: str) -> None:
+        self._level = level
+        self._line = ""
+
+    def write(self, text: str) -> int:
+        *lines, self._line = (self._line + text).split("\n")
+        for line in lines:
+            log._write(self._level, line)
+        return len(text)
+
+
+def take_prints() -> None:
+    """Lets `print` write to the log of txconnect: a component has nowhere else to write to."""
+    if _host is not None:
+        sys.stdout, sys.stderr = _Printed("INFO"), _Printed("WARN")
 
 
 def counter(name: str, delta: int = 1) -> None:

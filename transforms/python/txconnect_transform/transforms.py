@@ -11,7 +11,7 @@ from typing import Any, Callable, Iterable
 from . import exact_json
 from .columns import FailedRecord, Headers, Output, Routing, cells, column
 from .errors import told
-from .host import Err
+from .host import Err, take_prints
 from .record import _KEEP, Header, Record
 
 
@@ -92,6 +92,8 @@ class _Batches:
         return self._about
 
     def init(self, config: str) -> None:
+        # Not before: while a component is built, there is no log.
+        take_prints()
         try:
             given = exact_json.read(config)
             if self._prepare is not None:
