@@ -2,6 +2,7 @@
 //!
 //! `./dev bench wasm` builds the transforms and runs this. Those that were not built are left out, and named.
 #![forbid(unsafe_code)]
+#![allow(clippy::print_stderr, reason = "it tells whoever has called it what is left out")]
 #![allow(missing_docs, reason = "criterion's macros make public functions without any")]
 
 use std::path::{Path, PathBuf};

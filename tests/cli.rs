@@ -30,6 +30,8 @@ fn help_is_a_result_and_names_the_commands_with_examples() {
         "check ",
         "publish ",
         "offsets ",
+        "new ",
+        "transform ",
         "local-bigquery ",
         "version ",
         "Examples:",

@@ -243,6 +243,69 @@ fn a_folder_whose_tools_are_missing_says_what_to_install() {
 }
 
 #[test]
+fn a_new_folder_of_every_language_holds_all_that_it_is_built_with() {
+    for (language, files) in [
+        ("rust", &["Cargo.toml", "src/lib.rs", "sdk/src/lib.rs", "sdk/macros/Cargo.toml"][..]),
+        ("js", &["package.json", "transform.js", "sdk/package.json", "sdk/index.d.ts"]),
+        ("python", &["app.py", "requirements.txt", "sdk/txconnect_transform/__init__.py"]),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let done =
+            txconnect(folder.path(), &["new", "transform", "my-mask", "--lang", language, "--dir", "sub"]);
+        assert_eq!(done.code, Some(0), "{}", done.stderr);
+        for line in [
+            "\n  txconnect transform build sub/my-mask\n",
+            "\n  txconnect transform test sub/my-mask/my-mask.wasm --input sub/my-mask/records.ndjson --expect ",
+        ] {
+            assert!(done.stdout.contains(line), "{line} is missing in:\n{}", done.stdout);
+        }
+        let made = folder.path().join("sub/my-mask");
+        let all = [
+            "README.md",
+            ".gitignore",
+            "config.json",
+            "records.ndjson",
+            "expected.ndjson",
+            "wit/1.0.0/transform.wit",
+        ];
+        for file in files.iter().chain(&all) {
+            let text = fs::read_to_string(made.join(file))
+                .unwrap_or_else(|error| panic!("{language}: {file}: {error}"));
+            assert!(!text.contains("{{name}}") && !text.contains("{{crate}}"), "{language}: {file}");
+        }
+        let again =
+            txconnect(folder.path(), &["new", "transform", "my-mask", "--lang", language, "--dir", "sub"]);
+        assert_eq!(again.code, Some(2));
+        assert!(again.stderr.contains("sub/my-mask is there and not empty"), "{}", again.stderr);
+    }
+}
+
+#[test]
+fn a_new_transform_in_rust_builds_and_does_what_its_folder_expects() {
+    let folder = tempfile::tempdir().unwrap();
+    let called = |arguments: &[&str]| {
+        let output = Command::new(env!("CARGO_BIN_EXE_txconnect"))
+            .args(arguments)
+            .current_dir(folder.path())
+            .env("TXCONNECT_CACHE_DIR", folder.path().join("cache"))
+            // What it is built with is compiled once for all runs of this test.
+            .env("CARGO_TARGET_DIR", concat!(env!("CARGO_TARGET_TMPDIR"), "/new_transform"))
+            .output()
+            .unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(0), "{arguments:?}: {said}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    called(&["new", "transform", "my-mask", "--lang", "rust"]);
+    let built = called(&["transform", "build", "my-mask"]);
+    assert!(built.starts_with("my-mask/my-mask.wasm: my-mask "), "{built}");
+    let records = ["--input", "my-mask/records.ndjson", "--expect", "my-mask/expected.ndjson"];
+    let config = ["--config", "@my-mask/config.json"];
+    let tested = called(&[&["transform", "test", "my-mask/my-mask.wasm"][..], &records, &config].concat());
+    assert!(tested.contains(" as my-mask/expected.ndjson expects"), "{tested}");
+}
+
+#[test]
 fn check_finds_what_is_wrong_with_transforms_at_its_place() {
     let folder = folder();
     let yaml = "source: { kafka: { brokers: b, topics: [t] } }\nsink: { stdout: {} }\ntransform:\n  - wasm: guest.wasm\n    \

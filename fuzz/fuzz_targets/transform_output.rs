@@ -80,7 +80,9 @@ fuzz_target!(|bytes: &[u8]| {
     for failure in output.failures() {
         assert!((failure.record as usize) < records);
         let code = failure.code.strip_prefix("transform.").expect("a code of transforms");
-        assert!(!code.is_empty() && code.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_')));
+        assert!(
+            !code.is_empty() && code.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_'))
+        );
         assert!(!failure.message.contains(char::is_control));
     }
     assert!(output.sources().is_sorted());

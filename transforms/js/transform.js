@@ -37,7 +37,12 @@ export function transform(about, change) {
   };
 }
 
-/** A batch on its way through the function. */
+/**
+ * A batch on its way through the function.
+ *
+ * The cells of rows by their places; a hole is what a row has from its record, and most columns never come to be. The engine
+ * takes its time over each step, so there are few of them.
+ */
 class Rows {
   #batch;
   #wants;
@@ -75,16 +80,20 @@ class Rows {
   }
 
   of(change, tombstones) {
+    const [values, sources] = [this.#values, this.#sources];
     const count = this.#batch.values.ends.length;
     for (let index = 0; index < count; index++) {
-      if (!tombstones && this.#values.isNull(index)) {
-        this.#add(index, this.topicOf(index), undefined, undefined, undefined);
+      if (!tombstones && values.isNull(index)) {
+        sources.push(index);
         continue;
       }
-      const before = this.#sources.length;
+      const before = sources.length;
       try {
-        const record = new Record(this, this.#values, index);
-        this.#take(index, record, change(record));
+        const record = new Record(this, values, index);
+        const result = change(record);
+        if (result === true) sources.push(index);
+        else if (Array.isArray(result)) for (const row of result) this.#take(index, record, row);
+        else if (result !== undefined && result !== null && result !== false) this.#take(index, record, result);
       } catch (error) {
         this.#cutTo(before);
         this.#failures.push(failureOf(error, index));
@@ -93,33 +102,37 @@ class Rows {
     return this.#output();
   }
 
-  #take(index, record, result) {
-    if (result === undefined || result === null || result === false) return;
-    if (result === true) this.#add(index, this.topicOf(index), undefined, undefined, undefined);
-    else if (Array.isArray(result)) for (const row of result) this.#takeRow(index, record, row);
-    else this.#takeRow(index, record, result);
-  }
-
-  #takeRow(index, record, row) {
+  #take(index, record, row) {
     if (typeof row !== 'object' || row === null) {
       throw new TypeError('a transform returns a record, an array of records, true, false, null or undefined');
     }
     if (typeof row.then === 'function') throw new TypeError('a transform cannot be async: there is nothing to wait for');
+    const place = this.#sources.length;
     const value = valueCell(row, record);
+    if (value !== undefined) this.#newValues[place] = value;
     const topic = row.topic ?? record.topic;
-    if (typeof topic !== 'string') throw new TypeError('`topic` of a row is a string');
-    this.#add(index, topic, value, this.#changedKey(row, index), this.#changedHeaders(row, index));
+    if (topic !== this.topicOf(index)) {
+      if (typeof topic !== 'string') throw new TypeError('`topic` of a row is a string');
+      this.#topics[place] = topic;
+    }
+    if (row.key !== undefined) {
+      const key = this.#changedKey(row, index);
+      if (key !== undefined) this.#newKeys[place] = key;
+    }
+    if (row.headers !== undefined) {
+      const headers = this.#changedHeaders(row, index);
+      if (headers !== undefined) this.#newHeaders[place] = headers;
+    }
+    this.#sources.push(index);
   }
 
   #changedKey(row, index) {
-    if (row.key === undefined) return undefined;
     const key = keyCell(row.key);
     const isOld = this.#wants.keys && (key === null ? this.#keys.isNull(index) : sameBytes(key, this.#keys.bytes(index)));
     return isOld ? undefined : key;
   }
 
   #changedHeaders(row, index) {
-    if (row.headers === undefined) return undefined;
     const headers = Array.from(row.headers, ({ name, value }) => ({ name: String(name), value: keyCell(value ?? null) }));
     const old = this.#headers?.[index];
     const isOld =
@@ -128,32 +141,33 @@ class Rows {
     return isOld ? undefined : headers;
   }
 
-  #add(index, topic, value, key, headers) {
-    this.#sources.push(index);
-    this.#topics.push(topic);
-    this.#newValues.push(value);
-    this.#newKeys.push(key);
-    this.#newHeaders.push(headers);
-  }
-
   #cutTo(length) {
-    for (const list of [this.#sources, this.#topics, this.#newValues, this.#newKeys, this.#newHeaders]) list.length = length;
+    this.#sources.length = length;
+    for (const cells of [this.#topics, this.#newValues, this.#newKeys, this.#newHeaders]) {
+      cells.length = Math.min(cells.length, length);
+    }
   }
 
   #output() {
-    const sources = this.#sources;
-    const changed = (cells) => cells.some((cell) => cell !== undefined);
-    const filled = (cells, old) => column(cells.map((cell, row) => (cell === undefined ? old(sources[row]) : cell)));
+    const headers = this.#filled(this.#newHeaders, (index) => this.#old('headers', index));
     return {
-      sources: Uint32Array.from(sources),
-      values: changed(this.#newValues) ? filled(this.#newValues, (index) => this.#oldValue(index)) : undefined,
-      keys: changed(this.#newKeys) ? filled(this.#newKeys, (index) => this.#old('keys', index)) : undefined,
-      headers: changed(this.#newHeaders)
-        ? headerColumns(this.#newHeaders.map((headers, row) => headers ?? this.#old('headers', sources[row])))
-        : undefined,
+      sources: Uint32Array.from(this.#sources),
+      values: columnOf(this.#filled(this.#newValues, (index) => this.#oldValue(index))),
+      keys: columnOf(this.#filled(this.#newKeys, (index) => this.#old('keys', index))),
+      headers: headers && headerColumns(headers),
       routing: this.#routing(),
       failures: this.#failures,
     };
+  }
+
+  /** The cells of all rows; undefined where every row has that of its record. */
+  #filled(cells, old) {
+    if (cells.every((cell) => cell === undefined)) return undefined;
+    const sources = this.#sources;
+    for (let row = 0; row < sources.length; row++) {
+      if (cells[row] === undefined) cells[row] = old(sources[row]);
+    }
+    return cells;
   }
 
   // As text where all of it is at hand, because texts are joined faster.
@@ -173,14 +187,16 @@ class Rows {
   }
 
   #routing() {
-    if (this.#sources.every((index, row) => this.#topics[row] === this.topicOf(index))) return undefined;
-    const places = new Map();
-    const topicOf = Uint32Array.from(this.#topics, (topic) => {
-      if (!places.has(topic)) places.set(topic, places.size);
-      return places.get(topic);
-    });
-    return { topics: [...places.keys()], topicOf };
+    const routes = this.#filled(this.#topics, (index) => this.topicOf(index));
+    if (routes === undefined) return undefined;
+    const topics = [...new Set(routes)];
+    const places = new Map(topics.map((topic, place) => [topic, place]));
+    return { topics, topicOf: Uint32Array.from(routes, (topic) => places.get(topic)) };
   }
+}
+
+function columnOf(cells) {
+  return cells && column(cells);
 }
 
 function sameBytes(key, old) {

@@ -131,7 +131,8 @@ fn built_by_cargo(messages: &str, manifest: &Path) -> Option<PathBuf> {
 
 fn build_javascript(folder: &Path, component: &Path, verbose: bool) -> Result<(), CommandError> {
     let tool = Tool { folder, verbose, install: INSTALL_NODE };
-    if is_older(&folder.join("node_modules"), &folder.join("package.json")) {
+    // npm writes this file when everything is there.
+    if is_older(&folder.join("node_modules/.package-lock.json"), &folder.join("package.json")) {
         tool.run("npm", &["install", "--no-package-lock", "--no-audit", "--no-fund"])?;
     }
     tool.run("npm", &["run", "build"])?;

@@ -2,6 +2,9 @@
 //!
 //! `cargo bench -p txconnect-transform-host` prints the time of a call and, as throughput, records in a second.
 
+#![forbid(unsafe_code)]
+#![allow(missing_docs, reason = "criterion's macros make public functions without any")]
+
 #[path = "../tests/host/rust_guest.rs"]
 mod rust_guest;
 
@@ -17,7 +20,7 @@ use txconnect_transform_host::{
     Batch, Column, Host, InputRecord, Interrupt, Limits, LogLevel, Needs, Reports, Transform,
 };
 
-const TIME: Duration = Duration::from_secs(60);
+const TIME: Duration = Duration::from_mins(1);
 const MODES: [Interrupt; 3] = [Interrupt::None, Interrupt::Epoch, Interrupt::Fuel];
 
 struct Deaf;
@@ -106,7 +109,7 @@ fn work(criterion: &mut Criterion) {
     group.throughput(Throughput::Elements(500));
     let batch = batch(500, Needs::default());
     group.bench_function(BenchmarkId::new("native", 500), |bencher| {
-        bencher.iter(|| edited(black_box(&batch)))
+        bencher.iter(|| edited(black_box(&batch)));
     });
     group.finish();
 }

@@ -136,7 +136,11 @@ impl Transform {
     ///
     /// # Errors
     /// The new module's `init` has refused the config, or did not come to its end.
-    pub fn swap(&mut self, module: &Arc<Module>, config: Option<&serde_json::Value>) -> Result<(), InitError> {
+    pub fn swap(
+        &mut self,
+        module: &Arc<Module>,
+        config: Option<&serde_json::Value>,
+    ) -> Result<(), InitError> {
         *self = module.start(config, Arc::clone(&self.reports))?;
         Ok(())
     }

@@ -1,5 +1,8 @@
 //! Answers of guests, from those that make sense to those that do not.
 
+#![forbid(unsafe_code)]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
+
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
@@ -21,7 +24,9 @@ struct Told {
 
 fn column(parts: &[Bytes]) -> Column {
     let mut column = Column::default();
-    parts.iter().for_each(|part| column.push(part.as_deref()));
+    for part in parts {
+        column.push(part.as_deref());
+    }
     column
 }
 
@@ -109,7 +114,9 @@ fn batch() -> impl Strategy<Value = (usize, Vec<Told>, Vec<u32>)> {
             (Just(records), vec(vec(row(), 0..5), records), failed)
         })
         .prop_map(|(records, mut rows, failed)| {
-            failed.iter().for_each(|&record| rows[record].clear());
+            for &record in &failed {
+                rows[record].clear();
+            }
             let numbered = rows.into_iter().enumerate().flat_map(|(record, rows)| {
                 let source = u32::try_from(record).unwrap();
                 rows.into_iter().map(move |row| Told { source, ..row })

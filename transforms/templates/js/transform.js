@@ -21,9 +21,7 @@ export default transform({ name: '{{name}}', version: '1.0.0', configSchema }, (
 
 /** All but dashes becomes `*`, up to the last four characters. */
 export function masked(account) {
-  const characters = [...account];
-  for (let place = 0; place < characters.length - 4; place++) {
-    if (characters[place] !== '-') characters[place] = '*';
-  }
-  return characters.join('');
+  const shown = Math.max(account.length - 4, 0);
+  const parts = account.slice(0, shown).split('-');
+  return parts.map((part) => '*'.repeat(part.length)).join('-') + account.slice(shown);
 }

@@ -19,6 +19,7 @@ fn text(value: Option<&[u8]>) -> Option<&str> {
     value.map(|bytes| std::str::from_utf8(bytes).unwrap())
 }
 
+#[expect(clippy::option_option, reason = "a value may be kept, and it may be none")]
 fn values(output: &Output) -> Vec<(u32, Option<Option<&str>>)> {
     (0..output.len()).map(|row| (output.row(row).source(), output.row(row).value().map(text))).collect()
 }

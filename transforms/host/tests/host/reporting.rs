@@ -63,7 +63,7 @@ fn lines_are_cut_and_their_bytes_are_limited() {
 fn a_guest_that_logs_for_ever_is_stopped_however_it_is_interrupted() {
     let time = Duration::from_millis(50);
     // A mebibyte a line: the host has most of the work.
-    let guest = repeated(u32::MAX, "(call $log (i32.const 1) (i32.const 8192) (i32.const 1048576))")
+    let guest = repeated(u32::MAX, "(call $log (i32.const 1) (i32.const 262144) (i32.const 1048576))")
         .with("(func $grow (drop (memory.grow (i32.const 32)))) (start $grow)");
     for interrupt in interrupts() {
         let (mut transform, _) = heard(&guest, Limits { interrupt, ..limits() }, &[]);
@@ -75,11 +75,12 @@ fn a_guest_that_logs_for_ever_is_stopped_however_it_is_interrupted() {
 #[test]
 fn counters_count_under_64_names() {
     // Names of six letters that begin at every place of the memory's first bytes.
+    let letters = (0..40).map(|number| format!("{number:03}")).collect::<Vec<_>>().concat();
     let guest = repeated(
         100,
         "(call $counter (i32.add (i32.const 4096) (local.get $index)) (i32.const 6) (i64.const -1))",
     )
-    .with(&format!("(data (i32.const 4096) \"{}\")", (0..40).map(|n| format!("{n:03}")).collect::<String>()));
+    .with(&format!("(data (i32.const 4096) \"{letters}\")"));
     let (mut transform, heard) = heard(&guest, limits(), &[]);
     transform.call(&batch(&["{}"]), AMPLE).unwrap();
     transform.call(&batch(&["{}"]), AMPLE).unwrap();

@@ -26,8 +26,9 @@ impl Guest for Everything {
             name: "compatibility".to_owned(),
             version: "1.0.0".to_owned(),
             needs: Needs::KEYS | Needs::HEADERS | Needs::POSITIONS,
-            config_schema: r#"{"type": "object", "required": ["suffix"], "properties": {"suffix": {"type": "string"}}}"#
-                .to_owned(),
+            config_schema:
+                r#"{"type": "object", "required": ["suffix"], "properties": {"suffix": {"type": "string"}}}"#
+                    .to_owned(),
         }
     }
 

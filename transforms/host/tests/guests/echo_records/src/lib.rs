@@ -13,7 +13,7 @@ impl Guest for Echo {
         Description {
             name: "echo-records".to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            needs: Needs::all(),
+            needs: Needs::KEYS | Needs::HEADERS | Needs::POSITIONS,
             config_schema: String::new(),
         }
     }
