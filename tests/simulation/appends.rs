@@ -199,7 +199,7 @@ impl Process {
         }
         let append = appends.swap_remove(outside.dice.index(appends.len()));
         let answer = outside.server.answer(append.call);
-        if matches!(answer, Answer::Waiting) && !outside.patience_ends(4) {
+        if matches!(answer, Answer::Waiting) && !outside.patience_ends(14) {
             appends.push(append);
             return State::Sent { appends, worst };
         }
