@@ -3,13 +3,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde_json::{Value as Json, json};
+use serde_json::json;
 use tempfile::TempDir;
 use txconnect_local_bigquery::{Fault, Method, What};
 
 use crate::support::{
-    BigQuery, Event, Kafka, Pipeline, SHORT_SESSION, Signal, Tables, Topic, events, eventually, numbers,
-    start_all, unique,
+    BigQuery, Kafka, Pipeline, SHORT_SESSION, Signal, Tables, Topic, events, eventually, numbers, start_all,
+    unique,
 };
 
 const EVENTS: i64 = 6_000;
@@ -195,17 +195,17 @@ fn a_row_that_a_stream_refuses_leaves_no_other_row_of_its_record_behind() {
     let books = pipeline.until_end().succeeded().books();
     let records = by_record(&in_bigquery(&bigquery, [&topic.name, &guest.routed]));
     assert!(records.values().all(|rows| rows[0].of < 3), "records of three rows are refused");
-    assert_eq!((books.read, books.written), (600, records.len() as u64));
+    // What had to be taken again the books have counted again.
+    assert!(books.read >= 600 && books.written >= records.len() as u64, "{books:?}");
     let letters = topic.dead_letters().unwrap().read();
-    let id = |letter: &Event| -> i64 {
-        let value: Json = serde_json::from_slice(letter.value.as_ref().unwrap()).unwrap();
-        value["id"].as_i64().unwrap()
-    };
-    let dead: BTreeSet<i64> = letters.iter().map(id).collect();
-    assert!(books.dead_lettered >= 100, "{books:?}");
-    // A record that was taken again may have been a dead letter before.
-    let lost = books.dead_lettered.saturating_sub(dead.len() as u64);
-    assert_eq!(lost, 0, "{} dead letters for {books:?}", dead.len());
+    let refused: BTreeSet<&[u8]> = letters
+        .iter()
+        .filter(|letter| letter.header_text("__connect.errors.stage") == "write")
+        .filter_map(|letter| letter.value.as_deref())
+        .collect();
+    // A quarter of all, give or take far more than chance would.
+    assert!(refused.len() >= 80, "{} records were refused", refused.len());
+    assert_eq!(topic.committed(&pipeline.group()), topic.ends().unwrap());
 }
 
 #[test]
