@@ -77,22 +77,19 @@ pub(super) async fn append(
             batches.push((index, batch));
         }
     }
-    let mut running: FuturesUnordered<_> = partitions
-        .into_iter()
-        .map(|(span, batches)| async move {
-            let mut stored = Vec::new();
-            let outcome = append_partition(streams, shared, span, batches, &mut stored).await;
-            (span.slot, outcome, stored)
-        })
-        .collect();
+    let mut running: FuturesUnordered<_> =
+        partitions
+            .into_iter()
+            .map(|(span, batches)| async move {
+                (span.slot, append_partition(streams, shared, span, batches).await)
+            })
+            .collect();
     let mut gone = Vec::new();
     let mut rejected = Vec::new();
     let mut failure = None;
     let mut unanswered = None;
     let mut later = false;
-    let mut stored = Vec::new();
-    while let Some((slot, outcome, appended)) = running.next().await {
-        stored.extend(appended);
+    while let Some((slot, outcome)) = running.next().await {
         match outcome {
             Outcome::Appended => {}
             Outcome::Gone => gone.push(slot),
@@ -104,9 +101,6 @@ pub(super) async fn append(
         }
     }
     drop(running);
-    for batch in stored {
-        flush.stored[batch] = true;
-    }
     let changed = later || !gone.is_empty();
     if !gone.is_empty() {
         flush.drop_partitions(&gone);
@@ -124,13 +118,11 @@ pub(super) async fn append(
     }
 }
 
-/// Appends the rows of one partition. The indices of batches that are stored then are added to `stored`.
 async fn append_partition(
     streams: &dyn WriteStreams,
     shared: &Shared,
     span: Span,
     mut batches: Vec<(usize, &mut Batch)>,
-    stored: &mut Vec<usize>,
 ) -> Outcome {
     let rows: Vec<Rows> = batches
         .iter()
@@ -173,15 +165,11 @@ async fn append_partition(
         .iter_mut()
         .zip(places)
         .filter_map(|((index, batch), place)| {
-            let (index, place) = (*index, place?);
-            Some(async move { (index, append_batch(streams, shared, span, index, batch, place).await) })
+            Some(append_batch(streams, shared, span, *index, batch, place?))
         })
         .collect();
     let mut worst = Outcome::Appended;
-    while let Some((index, outcome)) = running.next().await {
-        if matches!(outcome, Outcome::Appended) {
-            stored.push(index);
-        }
+    while let Some(outcome) = running.next().await {
         worst = worst.and(outcome);
     }
     worst

@@ -17,9 +17,6 @@ pub(super) struct Flush {
     pub(super) destinations: Vec<Arc<Destination>>,
     /// As many as `destinations`, in the same order.
     pub(super) batches: Vec<Batch>,
-    /// As many again: whether the rows of a batch are stored, so that none can be cut out any more. Only where rows are
-    /// committed in two phases.
-    pub(super) stored: Vec<bool>,
     pub(super) spans: Vec<(Span, Tally)>,
     pub(super) dead_letters: Vec<DeadLetter>,
     sources: Vec<Arc<Records>>,
@@ -37,19 +34,9 @@ impl Flush {
             .iter()
             .map(|(_, batch)| batch.bytes.capacity() + batch.sealed.as_ref().map_or(0, Vec::capacity))
             .sum();
-        let stored = vec![false; batches.len()];
         let (destinations, batches) = batches.into_iter().unzip();
         let several = several.into_iter().map(|several| (several.record, several.rows)).collect();
-        Self {
-            destinations,
-            batches,
-            stored,
-            spans,
-            dead_letters,
-            sources,
-            several,
-            _charge: memory.charge(bytes),
-        }
+        Self { destinations, batches, spans, dead_letters, sources, several, _charge: memory.charge(bytes) }
     }
 
     /// How many rows a record has become.
@@ -57,11 +44,12 @@ impl Flush {
         self.several.get(&record).map_or(1, |rows| u64::from(*rows))
     }
 
-    /// Cuts out what is left of the rows of records, unless they are stored. Answers how many each has lost, in the
-    /// order of `records`.
+    /// Cuts out what is left of the rows of records. Answers how many each has lost, in the order of `records`.
+    ///
+    /// Rows may lie in streams already. Those behind them cannot move up then, so the partition is started anew.
     pub(super) fn cut_records(&mut self, records: &[u32]) -> Vec<u64> {
         let mut cut: BTreeMap<u32, u64> = records.iter().map(|record| (*record, 0)).collect();
-        for (batch, _) in self.batches.iter_mut().zip(&self.stored).filter(|(_, stored)| !**stored) {
+        for batch in &mut self.batches {
             batch.retain_rows(|_, row| match cut.get_mut(&row.source.record) {
                 Some(count) => {
                     *count += 1;
@@ -190,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_is_cut_out_of_all_batches_but_those_that_are_stored() {
+    fn a_record_is_cut_out_of_all_batches() {
         let batch = |records: &[u32]| {
             let mut batch = Batch::new("d.t".into());
             for record in records {
@@ -204,10 +192,9 @@ mod tests {
         let memory = Memory::with_limit(1 << 20);
         let batches = vec![batch(&[7, 7, 8]), batch(&[7]), batch(&[9, 7])];
         let mut flush = Flush::new(batches, Closed { several, ..Closed::default() }, &memory);
-        flush.stored[1] = true;
         assert_eq!((flush.rows_of(7), flush.rows_of(8)), (4, 1));
-        assert_eq!(flush.cut_records(&[8, 7]), [1, 3]);
-        assert_eq!(flush.batches.iter().map(|batch| batch.rows.len()).collect::<Vec<_>>(), [0, 1, 1]);
+        assert_eq!(flush.cut_records(&[8, 7]), [1, 4]);
+        assert_eq!(flush.batches.iter().map(|batch| batch.rows.len()).collect::<Vec<_>>(), [0, 0, 1]);
         assert_eq!(flush.cut_records(&[7]), [0]);
     }
 }

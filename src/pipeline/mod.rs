@@ -35,6 +35,7 @@ mod reports;
 mod shared;
 mod source;
 mod topic;
+mod torn;
 mod wake;
 mod writer;
 

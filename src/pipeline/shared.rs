@@ -10,6 +10,7 @@ use txconnect_connector_api::{Epoch, Protocol, Published, StreamName};
 
 use super::books::{Books, Tally};
 use super::memory::Memory;
+use super::torn::TornRecords;
 use crate::delivery::{
     Action, Answer, Assignment, AtLeastOnce, CommitOutcome, CommitToken, Delivery, Event, Placement, Plan,
     Rows, Settled, Slot, Span, Step, StreamsNote, Verdict,
@@ -93,6 +94,8 @@ pub(crate) struct Shared {
     pub(crate) name: Arc<str>,
     pub(crate) books: Books,
     pub(crate) memory: Arc<Memory>,
+    /// Records that are bad when they come again.
+    pub(super) torn: TornRecords,
     delivery: Mutex<Delivery>,
     /// Notified whenever a flush is finished or given up.
     moved: Condvar,
@@ -132,6 +135,7 @@ impl Shared {
             name: name.into(),
             books: Books::default(),
             memory: Memory::with_limit(memory),
+            torn: TornRecords::default(),
             delivery: Mutex::new(delivery),
             moved: Condvar::new(),
             stirred: Notify::new(),
@@ -172,6 +176,7 @@ impl Shared {
                     self.books.committed(span.slot, span.next);
                 }
                 delivery.handle(Event::Finished(*span));
+                self.torn.passed(span.slot, span.next);
             }
         }
         drop(delivery);

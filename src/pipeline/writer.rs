@@ -248,6 +248,9 @@ impl WriterTask<'_> {
         let mut ends: BTreeMap<Slot, i64> = BTreeMap::new();
         for ((source, why), cut) in refused.into_iter().zip(cut) {
             let slot = Slot(source.slot);
+            if self.streams.is_some() && flush.rows_of(source.record) > 1 {
+                self.shared.torn.remember(slot, source.offset, why.clone());
+            }
             let mut skipped = 0;
             match reaction {
                 Reaction::DeadLetter => {

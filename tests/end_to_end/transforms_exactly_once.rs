@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use serde_json::json;
 use tempfile::TempDir;
 use txconnect_local_bigquery::{Fault, Method, What};
 
@@ -59,9 +60,8 @@ impl Whimsical {
     }
 }
 
-/// Every record is there with all rows of one attempt or not at all; and there are records of every kind. Answers how many
-/// records are there.
-fn is_whole(rows: &[Made]) -> u64 {
+/// The rows of each record that is there: all rows of one attempt.
+fn by_record(rows: &[Made]) -> BTreeMap<i64, Vec<Made>> {
     let mut records: BTreeMap<i64, Vec<Made>> = BTreeMap::new();
     for row in rows {
         records.entry(row.id).or_default().push(*row);
@@ -73,6 +73,13 @@ fn is_whole(rows: &[Made]) -> u64 {
         let is_complete = rows.len() == numbers.len() && numbers.into_iter().eq(0..first.of);
         assert!(is_one_attempt && is_complete, "record {id} is not one whole attempt: {rows:?}");
     }
+    records
+}
+
+/// Every record is there with all rows of one attempt or not at all; and there are records of every kind. Answers how many
+/// records are there.
+fn is_whole(rows: &[Made]) -> u64 {
+    let records = by_record(rows);
     assert!(records.keys().all(|id| (0..EVENTS).contains(id)));
     for of in 1..=3 {
         assert!(records.values().any(|rows| rows[0].of == of), "no record has become {of} rows");
@@ -170,6 +177,35 @@ fn kills_leave_of_each_record_one_whole_attempt_in_bigquery() {
     bigquery.heal();
     runs_out(&pipeline, &topic);
     is_whole(&in_bigquery(&bigquery, [&topic.name, &guest.routed]));
+}
+
+#[test]
+fn a_row_that_a_stream_refuses_leaves_no_other_row_of_its_record_behind() {
+    let Some(kafka) = Kafka::of_the_tests() else { return };
+    let refusal = What::RejectValue { field: "number".to_owned(), value: json!(2) };
+    let bigquery = BigQuery::failing(vec![Fault::new(Method::AppendRows, refusal)]);
+    let guest = Whimsical::new();
+    let topic = kafka.topic("stream-torn", 2);
+    topic.send(&events(0..600, 2));
+    let pipeline = Pipeline::into_streams(&kafka, &bigquery, &[&topic])
+        .with(&guest.blocks())
+        .sink("in_flight: 4")
+        .batch("{ rows: 40, linger: 50ms }")
+        .with_dead_letters();
+    let books = pipeline.until_end().succeeded().books();
+    let records = by_record(&in_bigquery(&bigquery, [&topic.name, &guest.routed]));
+    assert!(records.values().all(|rows| rows[0].of < 3), "records of three rows are refused");
+    // What had to be taken again the books have counted again.
+    assert!(books.read >= 600 && books.written >= records.len() as u64, "{books:?}");
+    let letters = topic.dead_letters().unwrap().read();
+    let refused: BTreeSet<&[u8]> = letters
+        .iter()
+        .filter(|letter| letter.header_text("__connect.errors.stage") == "write")
+        .filter_map(|letter| letter.value.as_deref())
+        .collect();
+    // A quarter of all, give or take far more than chance would.
+    assert!(refused.len() >= 80, "{} records were refused", refused.len());
+    assert_eq!(topic.committed(&pipeline.group()), topic.ends().unwrap());
 }
 
 #[test]

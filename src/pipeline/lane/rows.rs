@@ -89,7 +89,11 @@ impl Lane {
         part: &Part,
         rows: Range<usize>,
     ) {
-        let topic = records.get(index).origin().topic;
+        let view = records.get(index);
+        let Origin { slot, topic, .. } = view.origin();
+        if let Some(why) = self.shared.torn.why(slot, view.offset()) {
+            return self.bad(records, index, now, Stage::Write, why);
+        }
         match rows.len() {
             0 => self.without_row(records, index, now, Taken::Filtered),
             1 => {
